@@ -1,2 +1,16 @@
-//! Boots Linux kernels with vmtest and runs a workspace's tests in them.
-fn main() {}
+//! `cargo xtask`: see `cargo xtask --help`.
+
+use std::process::ExitCode;
+
+use xtask::failure::exit_of;
+
+fn main() -> ExitCode {
+    let exit = match xtask::cli::run() {
+        Ok(exit) => exit,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            exit_of(&error) as u8
+        }
+    };
+    ExitCode::from(exit)
+}

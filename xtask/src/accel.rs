@@ -1,0 +1,150 @@
+//! KVM or emulation, decided by running a guest: where /dev/kvm exists, even where a virtual CPU
+//! can be made, an ordinary guest may still hang (nested virtualization without support for it).
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::guardian::{QEMU, spawn_bound};
+
+/// How long the probe guest has until the kernel's first line. With working KVM it takes less
+/// than one second.
+const PROBE_LIMIT: Duration = Duration::from_secs(10);
+
+/// What executes a guest's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Accel {
+    /// The processor, through /dev/kvm.
+    Kvm,
+    /// QEMU's emulation.
+    Tcg,
+}
+
+impl Accel {
+    /// QEMU's arguments for it. One thread emulates all CPUs: with a thread each, QEMU 7.2 let two
+    /// boots of about 43 die in `sched_clock_cpu`, and it is no slower.
+    pub fn qemu_args(self) -> &'static [&'static str] {
+        match self {
+            Accel::Kvm => &["-enable-kvm", "-cpu", "host"],
+            Accel::Tcg => &["-accel", "tcg,thread=single", "-cpu", "max"],
+        }
+    }
+
+    /// How many guests keep this machine busy without slowing each other down.
+    pub fn guests_at_once(self, cpus_of_a_guest: usize) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        match self {
+            Accel::Kvm => (cores / cpus_of_a_guest).max(1),
+            Accel::Tcg => cores,
+        }
+    }
+}
+
+impl std::fmt::Display for Accel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Accel::Kvm => "KVM",
+            Accel::Tcg => "TCG",
+        })
+    }
+}
+
+/// The outcome of the probe, kept until the next boot of this machine.
+#[derive(Serialize, Deserialize, PartialEq, Eq)]
+struct Probed {
+    boot: String,
+    qemu: String,
+    works: bool,
+}
+
+/// Chooses the accelerator, and says why in one line. `kernel` is what the probe boots.
+pub fn choose(wanted: Option<Accel>, kernel: &Path, cache: &Path) -> Result<(Accel, String)> {
+    let device = fs::File::options().read(true).write(true).open("/dev/kvm");
+    match (wanted, device) {
+        (Some(Accel::Tcg), _) => Ok((Accel::Tcg, "TCG, as asked".into())),
+        (Some(Accel::Kvm), Err(e)) => {
+            bail!("KVM was asked for, and /dev/kvm cannot be opened: {e}")
+        }
+        (None, Err(e)) => Ok((Accel::Tcg, format!("TCG (/dev/kvm cannot be opened: {e})"))),
+        (Some(Accel::Kvm), Ok(_)) => Ok((Accel::Kvm, "KVM, as asked".into())),
+        (None, Ok(_)) if probe_once(kernel, cache)? => {
+            Ok((Accel::Kvm, "KVM (a probe guest ran under it)".into()))
+        }
+        (None, Ok(_)) => {
+            let limit = PROBE_LIMIT.as_secs();
+            let why = format!("a probe guest under KVM printed nothing within {limit} s");
+            Ok((Accel::Tcg, format!("TCG (/dev/kvm exists, but {why})")))
+        }
+    }
+}
+
+fn probe_once(kernel: &Path, cache: &Path) -> Result<bool> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let version = Command::new(QEMU).arg("--version").output();
+    let qemu = String::from_utf8_lossy(&version.context("cannot run QEMU")?.stdout).into_owned();
+    let file = cache.join("kvm-probe.json");
+    if let Ok(bytes) = fs::read(&file) {
+        // A file of another version of the runner is no answer.
+        if let Ok(known) = serde_json::from_slice::<Probed>(&bytes) {
+            if known.boot == boot && known.qemu == qemu {
+                return Ok(known.works);
+            }
+        }
+    }
+    let works = boots(
+        Command::new(QEMU).args(Accel::Kvm.qemu_args()),
+        kernel,
+        PROBE_LIMIT,
+    )?;
+    let known = serde_json::to_vec(&Probed { boot, qemu, works })?;
+    let mut new = tempfile::NamedTempFile::new_in(cache)?;
+    std::io::Write::write_all(&mut new, &known)?;
+    new.persist(&file)
+        .context("cannot keep the outcome of the KVM probe")?;
+    Ok(works)
+}
+
+/// Whether a kernel gets as far as its first line in time.
+fn boots(qemu: &mut Command, kernel: &Path, limit: Duration) -> Result<bool> {
+    qemu.args([
+        "-m",
+        "512M",
+        "-nodefaults",
+        "-display",
+        "none",
+        "-no-reboot",
+    ])
+    .args([
+        "-serial",
+        "stdio",
+        "-append",
+        "earlyprintk=serial,0,115200 console=ttyS0 panic=-1",
+    ])
+    .arg("-kernel")
+    .arg(kernel)
+    .stdin(Stdio::null())
+    .stdout(Stdio::piped())
+    .stderr(Stdio::null());
+    let mut child = spawn_bound(qemu)?;
+    let lines = BufReader::new(child.stdout.take().context("QEMU's output")?).split(b'\n');
+    let (found, seen) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in lines.map_while(|l| l.ok()) {
+            if String::from_utf8_lossy(&line).contains("Linux version") {
+                // The receiver may have given up in the meantime.
+                _ = found.send(());
+            }
+        }
+    });
+    let works = seen.recv_timeout(limit).is_ok();
+    child.kill().context("cannot end the probe guest")?;
+    child.wait()?;
+    Ok(works)
+}

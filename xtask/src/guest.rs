@@ -1,0 +1,301 @@
+//! The runner inside the guest: runs the job's tests one by one, each in a process of its own, and
+//! reports every event at once, so that what is known survives the guest's death.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::{Read, Seek, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use nix::mount::{MsFlags, mount};
+use nix::sys::signal::Signal;
+
+use crate::console::BEGIN;
+use crate::job::{
+    self, Event, Filter, Ignored, JOB_FILE, Job, Note, Outcome, TestBinary, TestResult, Work,
+};
+use crate::version::is_at_least;
+
+/// Runs the job that lies in `share`. The exit code is for vmtest; the verdict is the last event.
+pub fn run(share: &Path) -> Result<i32> {
+    let job = fs::read(share.join(JOB_FILE)).context("cannot read the job")?;
+    let job: Job = serde_json::from_slice(&job).context("cannot read the job")?;
+    let host = Host {
+        marker: &job.marker,
+    };
+    host.tell(&Event::Started {
+        release: release()?,
+    })?;
+    let ended = match mount_bpffs().and_then(|()| work(&job, &host)) {
+        Ok(ended) => ended,
+        Err(e) => (false, format!("{e:#}")),
+    };
+    let (success, how) = ended;
+    host.tell(&Event::Ended { success, how })?;
+    if matches!(job.work, Work::Hold) || (job.hold_on_failure && !success) {
+        host.tell(&Event::Held)?;
+        loop {
+            nix::unistd::pause();
+        }
+    }
+    Ok(i32::from(!success))
+}
+
+struct Host<'a> {
+    marker: &'a str,
+}
+
+impl Host<'_> {
+    fn tell(&self, event: &Event) -> Result<()> {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{}", job::line(self.marker, event)?)?;
+        out.flush().context("cannot reach the host")
+    }
+}
+
+fn release() -> Result<String> {
+    let release = nix::sys::utsname::uname()?
+        .release()
+        .to_string_lossy()
+        .into_owned();
+    Ok(release)
+}
+
+/// vmtest's init mounts the usual file systems, without this one. It is none of the tests' guest
+/// if the kernel has none.
+fn mount_bpffs() -> Result<()> {
+    let bpffs = Path::new("/sys/fs/bpf");
+    if !bpffs.is_dir() {
+        return Ok(());
+    }
+    mount(
+        None::<&str>,
+        bpffs,
+        Some("bpf"),
+        MsFlags::empty(),
+        None::<&str>,
+    )
+    .context("cannot mount /sys/fs/bpf")
+}
+
+fn work(job: &Job, host: &Host) -> Result<(bool, String)> {
+    match &job.work {
+        Work::Hold => Ok((true, String::new())),
+        Work::Run { program, args } => {
+            let status = Command::new(program)
+                .args(args)
+                .status()
+                .with_context(|| format!("cannot run {}", program.display()))?;
+            Ok((status.success(), how_it_ended(status)))
+        }
+        Work::Tests { binaries, filter } => tests(binaries, filter, host),
+    }
+}
+
+fn tests(binaries: &[TestBinary], filter: &Filter, host: &Host) -> Result<(bool, String)> {
+    let mut chosen = Vec::new();
+    for binary in binaries {
+        let ignored: HashSet<String> = match filter.ignored {
+            Ignored::Skip => list(binary, filter, &["--ignored"])?.into_iter().collect(),
+            Ignored::Include | Ignored::Only => HashSet::new(),
+        };
+        let only: &[&str] = if filter.ignored == Ignored::Only {
+            &["--ignored"]
+        } else {
+            &[]
+        };
+        for test in list(binary, filter, only)? {
+            let is_ignored = ignored.contains(&test);
+            chosen.push((binary, test, is_ignored));
+        }
+    }
+    host.tell(&Event::Chosen {
+        tests: chosen.len(),
+    })?;
+    let mut failed = 0;
+    for (binary, test, is_ignored) in chosen {
+        let name = format!("{}::{test}", binary.name);
+        let result = if is_ignored {
+            let reason = "marked #[ignore]: run it with -- --ignored".into();
+            TestResult::new(name, Outcome::Skipped, reason)
+        } else {
+            host.tell(&Event::Begin { test: name.clone() })?;
+            fs::write("/dev/kmsg", format!("<6>{BEGIN}{name}"))
+                .context("cannot write to the kernel's log")?;
+            one(binary, &test, name)?
+        };
+        failed += usize::from(result.outcome == Outcome::Failed);
+        host.tell(&Event::Test(result))?;
+    }
+    Ok((failed == 0, format!("{failed} failed")))
+}
+
+/// The tests of a binary, as libtest's terse list names them.
+fn list(binary: &TestBinary, filter: &Filter, more: &[&str]) -> Result<Vec<String>> {
+    let output = Command::new(&binary.path)
+        .args(&filter.choose)
+        .args(["--list", "--format", "terse"])
+        .args(more)
+        .current_dir(&binary.dir)
+        .output()
+        .with_context(|| format!("cannot run {}", binary.path.display()))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        bail!("{} cannot list its tests: {}", binary.name, said.trim());
+    }
+    let names = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok(names
+        .lines()
+        .filter_map(|l| l.strip_suffix(": test"))
+        .map(str::to_owned)
+        .collect())
+}
+
+impl TestResult {
+    fn new(name: String, outcome: Outcome, reason: String) -> Self {
+        TestResult {
+            name,
+            outcome,
+            reason,
+            seconds: 0.0,
+            output: String::new(),
+            facts: vec![],
+        }
+    }
+}
+
+fn one(binary: &TestBinary, test: &str, name: String) -> Result<TestResult> {
+    let mut notes = tempfile::NamedTempFile::new().context("cannot make the test's event file")?;
+    let mut output = tempfile::tempfile().context("cannot make the test's output file")?;
+    let begun = Instant::now();
+    let status = Command::new(&binary.path)
+        .args(["--exact", test, "--nocapture", "--include-ignored"])
+        .env("XTASK_EVENTS", notes.path())
+        .env("CARGO_MANIFEST_DIR", &binary.dir)
+        .current_dir(&binary.dir)
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output.try_clone()?)
+        .status()
+        .with_context(|| format!("cannot run {}", binary.path.display()))?;
+    let seconds = begun.elapsed().as_secs_f64();
+
+    let mut said = Vec::new();
+    output.rewind()?;
+    output.read_to_end(&mut said)?;
+    let mut noted = String::new();
+    notes
+        .read_to_string(&mut noted)
+        .context("cannot read the test's events")?;
+
+    let said = String::from_utf8_lossy(&said).into_owned();
+    let (outcome, reason, facts) = judge(status, &said, &noted, &release()?);
+    let output = if outcome == Outcome::Failed {
+        said
+    } else {
+        String::new()
+    };
+    Ok(TestResult {
+        name,
+        outcome,
+        reason,
+        seconds,
+        output,
+        facts,
+    })
+}
+
+type Judged = (Outcome, String, Vec<(String, String)>);
+
+/// A test's outcome from its process's status, what it wrote, and the notes that it left.
+fn judge(status: ExitStatus, said: &str, noted: &str, release: &str) -> Judged {
+    let mut facts = Vec::new();
+    let mut skip = None;
+    for line in noted.lines() {
+        match serde_json::from_str(line) {
+            Ok(Note::Fact { name, value }) => facts.push((name, value)),
+            Ok(Note::Skip { needs, reason }) => skip = Some((needs, reason)),
+            Err(e) => {
+                let reason = format!("a line of its event file cannot be read: {e}: {line}");
+                return (Outcome::Failed, reason, facts);
+            }
+        }
+    }
+    if !status.success() {
+        return (Outcome::Failed, how_it_ended(status), facts);
+    }
+    // A process that exits with 0 before libtest has counted has proved nothing.
+    if !said.contains("test result: ok. 1 passed;") {
+        let reason = "it exited with 0, but libtest did not say that the test passed";
+        return (Outcome::Failed, reason.into(), facts);
+    }
+    match skip {
+        None => (Outcome::Passed, String::new(), facts),
+        Some((needs, reason)) => match is_at_least(release, &needs) {
+            Ok(false) => (
+                Outcome::Skipped,
+                format!("needs Linux {needs}: {reason}"),
+                facts,
+            ),
+            Ok(true) => {
+                let reason = format!("it skipped itself for want of Linux {needs}, on {release}");
+                (Outcome::Failed, reason, facts)
+            }
+            Err(e) => (Outcome::Failed, format!("{e:#}"), facts),
+        },
+    }
+}
+
+fn how_it_ended(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(number)) => match Signal::try_from(number) {
+            Ok(signal) => format!("killed by {signal}"),
+            Err(_) => format!("killed by signal {number}"),
+        },
+        (None, None) => format!("{status}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSED: &str = "test result: ok. 1 passed; 0 failed;";
+
+    fn outcome(status: i32, said: &str, noted: &str) -> (Outcome, String) {
+        let (outcome, reason, _) = judge(ExitStatus::from_raw(status), said, noted, "6.12.1-x");
+        (outcome, reason)
+    }
+
+    #[test]
+    fn a_skip_counts_only_below_the_version_that_it_names() {
+        let needs = |v| format!(r#"{{"skip":{{"needs":"{v}","reason":"why"}}}}"#);
+        let (below, reason) = outcome(0, PASSED, &needs("7.0"));
+        assert_eq!(
+            (below, reason.as_str()),
+            (Outcome::Skipped, "needs Linux 7.0: why")
+        );
+        assert_eq!(outcome(0, PASSED, &needs("6.12")).0, Outcome::Failed);
+        assert_eq!(outcome(256, PASSED, &needs("7.0")).0, Outcome::Failed);
+        assert_eq!(outcome(0, PASSED, &needs("seven")).0, Outcome::Failed);
+    }
+
+    #[test]
+    fn a_signal_and_a_silent_exit_are_failures() {
+        assert_eq!(
+            outcome(11, PASSED, ""),
+            (Outcome::Failed, "killed by SIGSEGV".into())
+        );
+        assert_eq!(outcome(0, "", "").0, Outcome::Failed);
+        assert_eq!(outcome(0, PASSED, "").0, Outcome::Passed);
+    }
+
+    #[test]
+    fn a_note_that_cannot_be_read_is_a_failure() {
+        assert_eq!(outcome(0, PASSED, r#"{"skipp":{}}"#).0, Outcome::Failed);
+    }
+}

@@ -1,0 +1,195 @@
+//! What the host asks of a guest, and what the guest answers: one line an event, on the command's
+//! output.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+/// The file, in the share between host and guest, that says what the guest is to do.
+pub const JOB_FILE: &str = "job.json";
+
+/// Where vmtest mounts the share in the guest.
+pub const GUEST_SHARE: &str = "/mnt/vmtest";
+
+/// What a guest is to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Job {
+    /// Marks the runner's own lines among those of the tests: a test cannot know it by accident.
+    pub marker: String,
+    /// The work itself.
+    pub work: Work,
+    /// Leave the guest up after a failure, for a person.
+    pub hold_on_failure: bool,
+}
+
+/// The work of a [`Job`].
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Work {
+    /// Run the tests of these binaries, each in a process of its own.
+    Tests {
+        /// Test binaries built on the host.
+        binaries: Vec<TestBinary>,
+        /// Arguments of libtest that choose tests.
+        filter: Filter,
+    },
+    /// Run a program and let its output through.
+    Run {
+        /// The program, a path on the host.
+        program: PathBuf,
+        /// Its arguments.
+        args: Vec<String>,
+    },
+    /// Do nothing, for a person at the console.
+    Hold,
+}
+
+/// A test binary and where it runs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TestBinary {
+    /// `package::target`, as reports name it.
+    pub name: String,
+    /// The executable, a path on the host.
+    pub path: PathBuf,
+    /// The package's directory: the tests' working directory, as under `cargo test`.
+    pub dir: PathBuf,
+}
+
+/// Which tests to run, in libtest's words.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filter {
+    /// Arguments that choose: names, `--skip NAME`, `--exact`.
+    pub choose: Vec<String>,
+    /// Also, or only, the tests marked `#[ignore]`.
+    pub ignored: Ignored,
+}
+
+/// What to do with tests marked `#[ignore]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ignored {
+    /// Count them as skipped.
+    #[default]
+    Skip,
+    /// Run them with the others (`--include-ignored`).
+    Include,
+    /// Run only them (`--ignored`).
+    Only,
+}
+
+/// What a guest tells the host while it works.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Event {
+    /// The command runs; the kernel's release.
+    Started {
+        /// As `uname -r` prints it.
+        release: String,
+    },
+    /// This many tests were chosen.
+    Chosen {
+        /// Tests to run or to count as skipped.
+        tests: usize,
+    },
+    /// A test begins.
+    Begin {
+        /// The test's name.
+        test: String,
+    },
+    /// A test has ended.
+    Test(TestResult),
+    /// All is done: the verdict's marker.
+    Ended {
+        /// Whether the work succeeded.
+        success: bool,
+        /// How it ended where it is not told by the tests: an exit status, an error.
+        how: String,
+    },
+    /// The guest stays up for a person.
+    Held,
+}
+
+/// One test's result on one kernel.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TestResult {
+    /// `package::target::module::test`.
+    pub name: String,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Why it failed or was skipped; empty when it passed.
+    pub reason: String,
+    /// Wall-clock time in the guest, in seconds.
+    pub seconds: f64,
+    /// What a failed test wrote to its output. Not part of the report, which is to be small.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub output: String,
+    /// What it found out about the kernel, by name.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub facts: Vec<(String, String)>,
+}
+
+/// What came of a test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It ran and succeeded.
+    Passed,
+    /// It ran and did not succeed, or its kernel died under it.
+    Failed,
+    /// It said that it needs a newer kernel than this one, or is marked `#[ignore]`.
+    Skipped,
+}
+
+/// What a test may write, a line of JSON each, to the file that `XTASK_EVENTS` names.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Note {
+    /// The test cannot run on this kernel.
+    Skip {
+        /// The first kernel that it runs on, `MAJOR.MINOR`.
+        needs: String,
+        /// Why, with the commit that changed it.
+        reason: String,
+    },
+    /// Something about the kernel that the table shows.
+    Fact {
+        /// The column.
+        name: String,
+        /// The cell.
+        value: String,
+    },
+}
+
+/// Formats an event as the line that [`parse`] reads.
+pub fn line(marker: &str, event: &Event) -> Result<String> {
+    let json = serde_json::to_string(event).context("cannot encode an event")?;
+    Ok(format!("{marker} {json}"))
+}
+
+/// Reads a line of the command's output: what stands before the marker, and the event behind it.
+///
+/// A program that ends without a newline leaves its last words before the marker.
+pub fn parse(marker: &str, line: &str) -> Option<(String, Result<Event>)> {
+    let (before, json) = line.split_once(marker)?;
+    let event = serde_json::from_str(json.trim())
+        .with_context(|| format!("the guest sent an event that cannot be read: {json}"));
+    Some((before.to_owned(), event))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_found_behind_a_line_that_was_not_ended() {
+        let sent = line("::m", &Event::Held).unwrap();
+        let (before, event) = parse("::m", &format!("no newline{sent}")).unwrap();
+        assert_eq!(before, "no newline");
+        assert!(matches!(event.unwrap(), Event::Held));
+        assert!(parse("::m", "no marker {\"Held\":null}").is_none());
+    }
+
+    #[test]
+    fn a_garbled_event_is_an_error_and_not_a_line_of_output() {
+        let (_, event) = parse("::m", "::m {\"Ended\":").unwrap();
+        assert!(event.is_err());
+    }
+}

@@ -1,0 +1,359 @@
+//! Kernels: chosen by a word, fetched, made ready to boot.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::cache::Cache;
+use crate::config::{Matrix, Pinned};
+use crate::deb::Deb;
+use crate::download::{self, hex};
+use crate::modules::Available;
+use crate::{failure, initramfs, mirror};
+
+/// Part of every key: another layout of an entry is another entry.
+const LAYOUT: &str = "1";
+
+/// A kernel that was asked for.
+#[derive(Clone, Debug)]
+pub enum Choice {
+    /// One of the matrix.
+    Pinned(Pinned),
+    /// The user's own.
+    Image {
+        /// A bzImage.
+        path: PathBuf,
+        /// As in `/lib/modules/RELEASE`; `None` if all that is needed is built in.
+        modules: Option<PathBuf>,
+    },
+}
+
+/// A kernel that is ready to boot.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// Its series, or its file's name.
+    pub name: String,
+    /// What QEMU's `-kernel` takes.
+    pub vmlinuz: PathBuf,
+    /// What QEMU's `-initrd` takes.
+    pub initramfs: PathBuf,
+    /// The configuration that it was built with, where the packages have it.
+    pub config: Option<PathBuf>,
+}
+
+/// Finds the kernels that `words` name: a series (`6.12`), a version, a release or the path of a
+/// bzImage, whose modules are in `modules`. No words mean the whole matrix.
+pub fn choose(matrix: &Matrix, words: &[String], modules: Option<&Path>) -> Result<Vec<Choice>> {
+    let mut choices = Vec::new();
+    let mut chosen: Vec<&str> = Vec::new();
+    let mut images = 0;
+    for word in words {
+        let pinned = matrix
+            .kernel
+            .iter()
+            .find(|kernel| [&kernel.series, &kernel.version, &kernel.release].contains(&word));
+        if let Some(kernel) = pinned {
+            if !chosen.contains(&kernel.series.as_str()) {
+                chosen.push(&kernel.series);
+                choices.push(Choice::Pinned(kernel.clone()));
+            }
+        } else if Path::new(word).is_file() {
+            check_image(Path::new(word))?;
+            images += 1;
+            let modules = modules.map(Path::to_path_buf);
+            choices.push(Choice::Image {
+                path: PathBuf::from(word),
+                modules,
+            });
+        } else {
+            let series: Vec<&str> = matrix.kernel.iter().map(|kernel| &*kernel.series).collect();
+            return Err(failure::usage(format!(
+                "no kernel {word:?}: there are {}, or the path of a bzImage",
+                series.join(", ")
+            )));
+        }
+    }
+    if modules.is_some() && images == 0 {
+        return Err(failure::usage(
+            "--modules is for a kernel that is named by its path",
+        ));
+    }
+    if words.is_empty() {
+        choices.extend(matrix.kernel.iter().cloned().map(Choice::Pinned));
+    }
+    Ok(choices)
+}
+
+/// Fails unless the file is one that QEMU can boot.
+fn check_image(path: &Path) -> Result<()> {
+    let mut start = [0; 0x206];
+    let read =
+        fs::File::open(path).and_then(|mut file| io::Read::read_exact(&mut file, &mut start));
+    let known = match read {
+        // The boot protocol's magic, or an ELF vmlinux.
+        Ok(()) => &start[0x202..] == b"HdrS" || start.starts_with(b"\x7fELF"),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => false,
+        Err(error) => return Err(error).context(format!("reading {}", path.display())),
+    };
+    if !known {
+        return Err(failure::usage(format!(
+            "{} is not a kernel image",
+            path.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Makes the kernel ready to boot: fetches it unless it is in the cache, and makes its initramfs.
+pub fn ensure(
+    choice: &Choice,
+    matrix: &Matrix,
+    cache: &Cache,
+    mirror: Option<&str>,
+) -> Result<Kernel> {
+    match choice {
+        Choice::Pinned(pinned) => ensure_pinned(pinned, matrix, cache, mirror)
+            .with_context(|| format!("kernel {}", pinned.release)),
+        Choice::Image { path, modules } => ensure_image(path, modules.as_deref(), matrix, cache)
+            .with_context(|| format!("kernel {}", path.display())),
+    }
+}
+
+fn ensure_pinned(
+    pinned: &Pinned,
+    matrix: &Matrix,
+    cache: &Cache,
+    mirror: Option<&str>,
+) -> Result<Kernel> {
+    let key = key(pinned, matrix);
+    let entry = cache.entry(&key);
+    if !entry.exists() {
+        let _lock = cache.lock(&key)?;
+        if !entry.exists() {
+            fetch_pinned(pinned, matrix, cache, &key, mirror)?;
+        }
+    }
+    let modules = entry.join("modules.cpio");
+    let modules = fs::read(&modules).with_context(|| format!("reading {}", modules.display()))?;
+    let initramfs = entry.join("initramfs");
+    cache.replace(&initramfs, &with_init(modules, matrix)?)?;
+    link(&matrix.root, &pinned.series, &entry)?;
+    let config = Some(entry.join("config")).filter(|config| config.exists());
+    let vmlinuz = entry.join("vmlinuz");
+    Ok(Kernel {
+        name: pinned.series.clone(),
+        vmlinuz,
+        initramfs,
+        config,
+    })
+}
+
+/// Names a kernel's place in the cache, after all that decides what is there.
+fn key(pinned: &Pinned, matrix: &Matrix) -> String {
+    let mut hash = Sha256::new();
+    let packages = pinned.package.iter().map(|package| &package.sha256);
+    for part in packages.chain(&matrix.modules) {
+        hash.update(part);
+        hash.update("\n");
+    }
+    hash.update(LAYOUT);
+    format!("{}-{}", pinned.release, &hex(&hash.finalize())[..12])
+}
+
+fn fetch_pinned(
+    pinned: &Pinned,
+    matrix: &Matrix,
+    cache: &Cache,
+    key: &str,
+    mirror: Option<&str>,
+) -> Result<()> {
+    let mirrors = mirror::candidates(mirror)?;
+    let release = &pinned.release;
+    let (mut vmlinuz, mut config, mut modules) = (None, None, None);
+    for package in &pinned.package {
+        let name = package.name();
+        let file = download::fetch(&mirrors, package, cache)?;
+        let deb = Deb::open(file, cache).with_context(|| format!("unpacking {name}"))?;
+        // Since Debian's 6.19 the image is beside the modules, and in a package of its own.
+        for place in [
+            format!("boot/vmlinuz-{release}"),
+            format!("usr/lib/modules/{release}/vmlinuz"),
+        ] {
+            vmlinuz = vmlinuz.or(deb.read(&place)?);
+        }
+        config = config.or(deb.read(&format!("boot/config-{release}"))?);
+        let directory = format!("lib/modules/{release}/");
+        let inside = |path: &&str| path.trim_start_matches("usr/").starts_with(&directory);
+        let builtin = deb
+            .paths()
+            .filter(inside)
+            .find(|path| path.ends_with("/modules.builtin"));
+        let builtin = builtin
+            .map(|path| deb.read(path))
+            .transpose()?
+            .flatten()
+            .unwrap_or_default();
+        let available = Available::new(
+            deb.paths().filter(inside),
+            &String::from_utf8_lossy(&builtin),
+        );
+        if !available.is_empty() {
+            let read = |path: &str| deb.read(path)?.ok_or_else(|| anyhow!("{path} is gone"));
+            let chosen = available
+                .select(&matrix.modules, read)
+                .with_context(|| name.to_owned())?;
+            modules = Some(initramfs::modules(&chosen)?);
+        }
+    }
+    let lacks =
+        |what| anyhow!("the packages that kernels.toml names for it hold no {what} of {release}");
+    let vmlinuz = vmlinuz.ok_or_else(|| lacks("vmlinuz"))?;
+    let modules = modules.ok_or_else(|| lacks("modules"))?;
+    let mut files = vec![("vmlinuz", &vmlinuz[..]), ("modules.cpio", &modules[..])];
+    if let Some(config) = &config {
+        files.push(("config", &config[..]));
+    }
+    cache.install(key, &files)?;
+    Ok(())
+}
+
+fn ensure_image(
+    path: &Path,
+    modules: Option<&Path>,
+    matrix: &Matrix,
+    cache: &Cache,
+) -> Result<Kernel> {
+    let vmlinuz = fs::canonicalize(path)?;
+    let chosen = match modules {
+        Some(directory) => {
+            let builtin = fs::read_to_string(directory.join("modules.builtin")).unwrap_or_default();
+            let paths = files_under(directory)?;
+            let available = Available::new(paths.iter().map(String::as_str), &builtin);
+            if available.is_empty() {
+                return Err(failure::usage(format!(
+                    "{} holds no kernel modules: a directory like /lib/modules/RELEASE is needed",
+                    directory.display()
+                )));
+            }
+            available.select(&matrix.modules, |path| {
+                fs::read(path).with_context(|| format!("reading {path}"))
+            })?
+        }
+        None => Vec::new(),
+    };
+    // One file for a path, made anew when what is in it changes.
+    let key = &hex(&Sha256::digest(vmlinuz.as_os_str().as_encoded_bytes()))[..12];
+    let initramfs = cache.dir().join("images").join(format!("{key}.initramfs"));
+    cache.replace(
+        &initramfs,
+        &with_init(initramfs::modules(&chosen)?, matrix)?,
+    )?;
+    let name = vmlinuz
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    Ok(Kernel {
+        name,
+        vmlinuz,
+        initramfs,
+        config: None,
+    })
+}
+
+fn with_init(mut modules: Vec<u8>, matrix: &Matrix) -> Result<Vec<u8>> {
+    modules.extend(initramfs::init(&initramfs::build_init(&matrix.root)?)?);
+    Ok(modules)
+}
+
+fn files_under(directory: &Path) -> Result<Vec<String>> {
+    let mut files = Vec::new();
+    let mut left = vec![directory.to_path_buf()];
+    while let Some(directory) = left.pop() {
+        let entries = fs::read_dir(&directory)
+            .map_err(|error| failure::usage(format!("{}: {error}", directory.display())))?;
+        for entry in entries {
+            let entry = entry?;
+            // Not through links: `build` leads to a whole source tree.
+            if entry.file_type()?.is_dir() {
+                left.push(entry.path());
+            } else {
+                files.push(entry.path().to_string_lossy().into_owned());
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// Makes `target/kernels/SERIES`, which `vmtest.toml` names, lead to the cache's entry.
+fn link(root: &Path, series: &str, entry: &Path) -> Result<()> {
+    let directory = root.join("target/kernels");
+    let link = directory.join(series);
+    if fs::read_link(&link).is_ok_and(|old| old == entry) {
+        return Ok(());
+    }
+    let make = || -> io::Result<()> {
+        fs::create_dir_all(&directory)?;
+        let staging = directory.join(format!(".{series}.{}", std::process::id()));
+        std::os::unix::fs::symlink(entry, &staging)?;
+        fs::rename(&staging, &link)
+    };
+    make().with_context(|| format!("linking {}", link.display()))
+}
+
+/// A row of the list of kernels.
+#[derive(Serialize)]
+struct Row<'a> {
+    series: &'a str,
+    version: &'a str,
+    release: &'a str,
+    cached: bool,
+}
+
+/// Prints the matrix: as a table, or as a JSON array of `{series, version, release, cached}`.
+pub fn list(matrix: &Matrix, cache: &Cache, json: bool) -> Result<()> {
+    let rows = matrix.kernel.iter().map(|kernel| Row {
+        series: &kernel.series,
+        version: &kernel.version,
+        release: &kernel.release,
+        cached: cache.entry(&key(kernel, matrix)).exists(),
+    });
+    let rows: Vec<Row> = rows.collect();
+    let mut out = io::stdout().lock();
+    if json {
+        serde_json::to_writer(&mut out, &rows)?;
+        writeln!(out)?;
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "{:<8}{:<11}{:<24}{:<8}{:>11}",
+        "series", "version", "release", "cached", "to fetch"
+    )?;
+    for (row, kernel) in rows.iter().zip(&matrix.kernel) {
+        let bytes: u64 = kernel.package.iter().map(|package| package.bytes).sum();
+        let (cached, size) = match row.cached {
+            true => ("yes", "-".to_owned()),
+            false => ("no", format!("{} MB", bytes.div_ceil(1_000_000))),
+        };
+        writeln!(
+            out,
+            "{:<8}{:<11}{:<24}{cached:<8}{size:>11}",
+            row.series, row.version, row.release
+        )?;
+    }
+    Ok(())
+}
+
+/// Makes the named kernels of the matrix, or all, ready to boot; plain `vmtest` works then too.
+pub fn fetch(matrix: &Matrix, words: &[String], cache: &Cache, mirror: Option<&str>) -> Result<()> {
+    for choice in choose(matrix, words, None)? {
+        let kernel = ensure(&choice, matrix, cache, mirror)?;
+        println!("{} {}", kernel.name, kernel.vmlinuz.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,26 @@
+//! Boots Linux kernels with vmtest and runs a workspace's tests in them. It knows nothing of what
+//! the tests are about: any workspace with a `kernels.toml` and a `vmtest.toml` can use it.
+
+pub mod accel;
+pub mod cache;
+pub mod cli;
+pub mod config;
+pub mod console;
+pub mod deb;
+pub mod download;
+pub mod failure;
+pub mod guardian;
+pub mod guest;
+pub mod initramfs;
+pub mod job;
+pub mod kernels;
+pub mod mirror;
+pub mod modules;
+pub mod report;
+pub mod setup;
+pub mod terminal;
+pub mod test;
+pub mod ui;
+pub mod version;
+pub mod vm;
+pub mod workspace;

@@ -1,0 +1,347 @@
+//! What a run comes to: the table for people, JSON and JUnit for machines.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use console::style;
+use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
+use serde::Serialize;
+
+use crate::accel::Accel;
+use crate::failure::Exit;
+use crate::job::{Outcome, TestResult};
+
+/// The verdict on one kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Every test that can run on it passed, and the kernel reported nothing.
+    Passed,
+    /// A test failed, or the kernel reported a fault, died or hung.
+    Failed,
+    /// The tests did not get to run.
+    Error,
+}
+
+/// One kernel's row.
+#[derive(Debug, Serialize)]
+pub struct KernelReport {
+    /// As the user names it: a series, or a file's name.
+    pub kernel: String,
+    /// As `uname -r` printed it in the guest; empty if it did not come so far.
+    pub release: String,
+    /// What executed the guest.
+    pub accel: Accel,
+    /// The verdict.
+    pub outcome: Verdict,
+    /// Why the verdict is not `passed`.
+    pub reason: String,
+    /// Boots that it took: 2 if the first guest died before its command started.
+    pub boots: u32,
+    /// Tests that passed.
+    pub passed: usize,
+    /// Tests that failed.
+    pub failed: usize,
+    /// Tests that this kernel is too old for, or that are marked `#[ignore]`.
+    pub skipped: usize,
+    /// From the first boot to the verdict.
+    pub seconds: f64,
+    /// Every test that was begun or skipped.
+    pub tests: Vec<TestResult>,
+}
+
+impl KernelReport {
+    /// A report on tests; the counts are taken from them.
+    pub fn new(kernel: String, accel: Accel, tests: Vec<TestResult>) -> Self {
+        let count = |outcome| tests.iter().filter(|t| t.outcome == outcome).count();
+        KernelReport {
+            kernel,
+            release: String::new(),
+            accel,
+            outcome: Verdict::Passed,
+            reason: String::new(),
+            boots: 1,
+            passed: count(Outcome::Passed),
+            failed: count(Outcome::Failed),
+            skipped: count(Outcome::Skipped),
+            seconds: 0.0,
+            tests,
+        }
+    }
+}
+
+/// The exit code of a run over these kernels: what a test shows weighs more than what is missing.
+pub fn exit(reports: &[KernelReport]) -> Exit {
+    let any = |verdict| reports.iter().any(|r| r.outcome == verdict);
+    if any(Verdict::Failed) {
+        Exit::Failed
+    } else if any(Verdict::Error) || reports.is_empty() {
+        Exit::Infrastructure
+    } else {
+        Exit::Passed
+    }
+}
+
+/// The table, a row a kernel; a column for every fact that tests have noted.
+pub fn table(reports: &[KernelReport]) -> String {
+    let facts: BTreeSet<&str> = reports.iter().flat_map(facts_of).map(|(n, _)| n).collect();
+    let mut rows = vec![vec!["kernel".to_owned(), "release".into(), "by".into()]];
+    rows[0].extend(facts.iter().map(|f| (*f).to_owned()));
+    rows[0].extend(["passed", "failed", "skipped", "seconds", "verdict"].map(str::to_owned));
+    for report in reports {
+        let mut row = vec![
+            report.kernel.clone(),
+            report.release.clone(),
+            report.accel.to_string(),
+        ];
+        for fact in &facts {
+            let values: BTreeSet<&str> = facts_of(report)
+                .filter(|(n, _)| n == fact)
+                .map(|(_, v)| v)
+                .collect();
+            row.push(values.into_iter().collect::<Vec<_>>().join(", "));
+        }
+        row.extend([report.passed, report.failed, report.skipped].map(|n| n.to_string()));
+        row.push(format!("{:.0}", report.seconds));
+        let mut verdict = match report.outcome {
+            Verdict::Passed => style("passed").green(),
+            Verdict::Failed => style("FAILED").red().bold(),
+            Verdict::Error => style("ERROR").yellow().bold(),
+        }
+        .to_string();
+        if report.boots > 1 {
+            verdict.push_str(" (second boot)");
+        }
+        row.push(verdict);
+        rows.push(row);
+    }
+    align(&rows)
+}
+
+fn facts_of(report: &KernelReport) -> impl Iterator<Item = (&str, &str)> {
+    report
+        .tests
+        .iter()
+        .flat_map(|t| &t.facts)
+        .map(|(n, v)| (n.as_str(), v.as_str()))
+}
+
+/// Pads cells to columns; those that hold numbers from the second row on go to the right.
+pub fn align(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let cell = |row: &'_ Vec<String>, c: usize| row.get(c).cloned().unwrap_or_default();
+    let mut text = String::new();
+    let width = |c| {
+        rows.iter()
+            .map(|r| console::measure_text_width(&cell(r, c)))
+            .max()
+            .unwrap_or(0)
+    };
+    let numbers = |c| {
+        rows.len() > 1
+            && rows[1..]
+                .iter()
+                .all(|r| !cell(r, c).is_empty() && cell(r, c).parse::<u64>().is_ok())
+    };
+    for row in rows {
+        let mut line = String::new();
+        for c in 0..columns {
+            let to = if numbers(c) {
+                console::Alignment::Right
+            } else {
+                console::Alignment::Left
+            };
+            line.push_str(&console::pad_str(&cell(row, c), width(c), to, None));
+            line.push_str("  ");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// What stands below the table: every kernel's reason, every failed and every skipped test.
+pub fn details(reports: &[KernelReport]) -> String {
+    let mut text = String::new();
+    for report in reports {
+        if !report.reason.is_empty() {
+            text.push_str(&format!(
+                "\n{}: {}\n",
+                report.kernel,
+                report.reason.trim_end()
+            ));
+        }
+        for test in report.tests.iter().filter(|t| t.outcome == Outcome::Failed) {
+            let head = format!("{}: FAILED {}: {}", report.kernel, test.name, test.reason);
+            text.push_str(&format!("\n{}\n", style(head).red()));
+            for line in test.output.lines() {
+                text.push_str(&format!("    {line}\n"));
+            }
+        }
+    }
+    let mut skips: Vec<(String, Vec<&str>)> = Vec::new();
+    for report in reports {
+        for test in report
+            .tests
+            .iter()
+            .filter(|t| t.outcome == Outcome::Skipped)
+        {
+            let what = format!("{}: {}", test.name, test.reason);
+            match skips.iter_mut().find(|(w, _)| *w == what) {
+                Some((_, kernels)) => kernels.push(&report.kernel),
+                None => skips.push((what, vec![&report.kernel])),
+            }
+        }
+    }
+    if !skips.is_empty() {
+        text.push_str("\nskipped:\n");
+    }
+    for (what, kernels) in skips {
+        text.push_str(&format!("  {what} [{}]\n", kernels.join(", ")));
+    }
+    text
+}
+
+/// Writes `kernel-report.json` and `kernel-report.xml` (JUnit) into the directory.
+pub fn write(reports: &[KernelReport], dir: &Path) -> Result<()> {
+    // What a failed test printed is in the JUnit file and on the terminal.
+    let mut json = serde_json::to_value(reports)?;
+    for test in json.as_array_mut().into_iter().flatten() {
+        for test in test["tests"].as_array_mut().into_iter().flatten() {
+            test.as_object_mut().map(|t| t.remove("output"));
+        }
+    }
+    let put = |name: &str, text: String| {
+        let file = dir.join(name);
+        fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
+    };
+    put(
+        "kernel-report.json",
+        serde_json::to_string_pretty(&json)? + "\n",
+    )?;
+    put(
+        "kernel-report.xml",
+        junit(reports).to_string().context("cannot write JUnit")?,
+    )
+}
+
+fn junit(reports: &[KernelReport]) -> Report {
+    let mut junit = Report::new("kernels");
+    for report in reports {
+        let mut suite = TestSuite::new(&report.kernel);
+        suite.set_time(Duration::from_secs_f64(report.seconds));
+        suite.add_property(("release", report.release.as_str()));
+        suite.add_property(("accel", report.accel.to_string().as_str()));
+        for test in &report.tests {
+            let mut status = match test.outcome {
+                Outcome::Passed => TestCaseStatus::success(),
+                Outcome::Failed => TestCaseStatus::non_success(NonSuccessKind::Failure),
+                Outcome::Skipped => TestCaseStatus::skipped(),
+            };
+            if !test.reason.is_empty() {
+                status.set_message(test.reason.as_str());
+            }
+            let mut case = TestCase::new(test.name.as_str(), status);
+            case.set_classname(report.kernel.as_str());
+            case.set_time(Duration::from_secs_f64(test.seconds));
+            if !test.output.is_empty() {
+                case.set_system_out(test.output.as_str());
+            }
+            suite.add_test_case(case);
+        }
+        if !report.reason.is_empty() {
+            let mut status = TestCaseStatus::non_success(match report.outcome {
+                Verdict::Error => NonSuccessKind::Error,
+                Verdict::Passed | Verdict::Failed => NonSuccessKind::Failure,
+            });
+            status.set_message(report.reason.as_str());
+            suite.add_test_case(TestCase::new("the guest", status));
+        }
+        junit.add_test_suite(suite);
+    }
+    junit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(name: &str, outcome: Outcome) -> TestResult {
+        TestResult {
+            name: name.into(),
+            outcome,
+            reason: if outcome == Outcome::Passed {
+                String::new()
+            } else {
+                "why".into()
+            },
+            seconds: 0.5,
+            output: if outcome == Outcome::Failed {
+                "said <this>".into()
+            } else {
+                String::new()
+            },
+            facts: vec![("ABI".into(), "new".into())],
+        }
+    }
+
+    fn reports() -> Vec<KernelReport> {
+        let tests = vec![
+            result("a", Outcome::Passed),
+            result("b", Outcome::Failed),
+            result("c", Outcome::Skipped),
+        ];
+        let mut bad = KernelReport::new("6.12".into(), Accel::Tcg, tests);
+        bad.outcome = Verdict::Failed;
+        let good = KernelReport::new("7.3".into(), Accel::Tcg, vec![result("a", Outcome::Passed)]);
+        vec![bad, good]
+    }
+
+    #[test]
+    fn the_exit_code_prefers_what_tests_show() {
+        let mut all = reports();
+        assert_eq!(exit(&all), Exit::Failed);
+        all[0].outcome = Verdict::Error;
+        assert_eq!(exit(&all), Exit::Infrastructure);
+        all[0].outcome = Verdict::Passed;
+        assert_eq!(exit(&all), Exit::Passed);
+        assert_eq!(exit(&[]), Exit::Infrastructure);
+    }
+
+    #[test]
+    fn the_files_hold_every_test_of_every_kernel() {
+        let dir = tempfile::tempdir().unwrap();
+        write(&reports(), dir.path()).unwrap();
+        let json = fs::read_to_string(dir.path().join("kernel-report.json")).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json[0]["kernel"], "6.12");
+        assert_eq!(json[0]["outcome"], "failed");
+        assert_eq!(json[0]["accel"], "tcg");
+        assert_eq!(
+            (&json[0]["passed"], &json[0]["skipped"]),
+            (&1.into(), &1.into())
+        );
+        assert_eq!(json[0]["tests"][1]["reason"], "why");
+        assert_eq!(json[0]["tests"][1]["output"], serde_json::Value::Null);
+        let junit = fs::read_to_string(dir.path().join("kernel-report.xml")).unwrap();
+        assert!(
+            junit.contains(r#"failures="1""#) && junit.contains("said &lt;this&gt;"),
+            "{junit}"
+        );
+    }
+
+    #[test]
+    fn the_table_has_a_row_a_kernel_and_a_column_a_fact() {
+        let text = console::strip_ansi_codes(&table(&reports())).into_owned();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert!(
+            lines[0].contains("ABI") && lines[1].contains("FAILED"),
+            "{text}"
+        );
+        assert!(details(&reports()).contains("c: why [6.12]"));
+    }
+}

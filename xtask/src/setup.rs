@@ -1,0 +1,209 @@
+//! The tools that a run needs, and how to get them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::failure;
+
+/// How to tell that a tool is there.
+enum Sign {
+    /// One of these programs is in the path.
+    Program(&'static [&'static str]),
+    /// `pkg-config` finds the library, or this header is in the compiler's usual place.
+    Library(&'static str, &'static str),
+    /// One of these files is there.
+    File(&'static [&'static str]),
+}
+
+struct Tool {
+    what: &'static str,
+    sign: Sign,
+    apt: &'static str,
+    dnf: &'static str,
+    pacman: &'static str,
+}
+
+const TOOLS: &[Tool] = &[
+    Tool {
+        what: "QEMU",
+        sign: Sign::Program(&["qemu-system-x86_64"]),
+        apt: "qemu-system-x86",
+        dnf: "qemu-system-x86-core",
+        pacman: "qemu-system-x86",
+    },
+    Tool {
+        what: "QEMU's guest agent",
+        sign: Sign::Program(&["qemu-ga"]),
+        apt: "qemu-guest-agent",
+        dnf: "qemu-guest-agent",
+        pacman: "qemu-guest-agent",
+    },
+    Tool {
+        what: "clang",
+        sign: Sign::Program(&["clang"]),
+        apt: "clang",
+        dnf: "clang",
+        pacman: "clang",
+    },
+    Tool {
+        what: "clang-format",
+        sign: Sign::Program(&["clang-format"]),
+        apt: "clang-format",
+        dnf: "clang-tools-extra",
+        pacman: "clang",
+    },
+    Tool {
+        what: "gcc",
+        sign: Sign::Program(&["gcc", "cc"]),
+        apt: "gcc",
+        dnf: "gcc",
+        pacman: "gcc",
+    },
+    Tool {
+        what: "make",
+        sign: Sign::Program(&["make"]),
+        apt: "make",
+        dnf: "make",
+        pacman: "make",
+    },
+    Tool {
+        what: "pkg-config",
+        sign: Sign::Program(&["pkg-config", "pkgconf"]),
+        apt: "pkg-config",
+        dnf: "pkgconf-pkg-config",
+        pacman: "pkgconf",
+    },
+    Tool {
+        what: "libelf's header",
+        sign: Sign::Library("libelf", "libelf.h"),
+        apt: "libelf-dev",
+        dnf: "elfutils-libelf-devel",
+        pacman: "libelf",
+    },
+    Tool {
+        what: "zlib's header",
+        sign: Sign::Library("zlib", "zlib.h"),
+        apt: "zlib1g-dev",
+        dnf: "zlib-devel",
+        pacman: "zlib",
+    },
+    Tool {
+        what: "the static C library",
+        sign: Sign::File(&[
+            "/usr/lib/x86_64-linux-gnu/libc.a",
+            "/usr/lib64/libc.a",
+            "/usr/lib/libc.a",
+        ]),
+        apt: "libc6-dev",
+        dnf: "glibc-static",
+        pacman: "glibc",
+    },
+];
+
+impl Tool {
+    fn is_there(&self) -> bool {
+        match &self.sign {
+            Sign::Program(names) => names.iter().any(|name| in_path(name)),
+            Sign::Library(package, header) => {
+                let found = Command::new("pkg-config")
+                    .args(["--exists", package])
+                    .status();
+                found.is_ok_and(|status| status.success())
+                    || Path::new("/usr/include").join(header).exists()
+            }
+            Sign::File(paths) => paths.iter().any(|path| Path::new(path).exists()),
+        }
+    }
+}
+
+/// Makes sure that all tools are there. On a machine with apt it installs what is missing, with
+/// sudo when it does not run as root; elsewhere it says which packages have it.
+pub fn ensure_tools() -> Result<()> {
+    let missing: Vec<&Tool> = TOOLS.iter().filter(|tool| !tool.is_there()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = missing.iter().map(|tool| tool.what).collect();
+    let names = names.join(", ");
+    if !in_path("apt-get") {
+        return Err(failure::usage(by_hand(&names, &missing)));
+    }
+    let packages: Vec<&str> = missing.iter().map(|tool| tool.apt).collect();
+    eprintln!("missing: {names}; installing {}", packages.join(" "));
+    if apt(&["update"]).is_err() {
+        // An unreachable third-party source fails the whole update; what is wanted may be there.
+        eprintln!("apt-get update failed; trying to install with the lists that are there");
+    }
+    let install = ["install", "-y", "--no-install-recommends"];
+    apt(&[&install[..], &packages].concat()).with_context(|| {
+        format!(
+            "install by hand, as root: apt-get install {}",
+            packages.join(" ")
+        )
+    })?;
+    let still: Vec<&str> = missing
+        .iter()
+        .filter(|tool| !tool.is_there())
+        .map(|tool| tool.what)
+        .collect();
+    if !still.is_empty() {
+        bail!(
+            "{} was installed, but there is still no {}",
+            packages.join(" "),
+            still.join(", ")
+        );
+    }
+    Ok(())
+}
+
+fn by_hand(names: &str, missing: &[&Tool]) -> String {
+    let list = |package: fn(&Tool) -> &'static str| {
+        missing
+            .iter()
+            .map(|tool| package(tool))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    format!(
+        "missing: {names}; install\n  Debian: apt-get install {}\n  Fedora: dnf install {}\n  Arch: pacman -S {}",
+        list(|tool| tool.apt),
+        list(|tool| tool.dnf),
+        list(|tool| tool.pacman)
+    )
+}
+
+fn apt(arguments: &[&str]) -> Result<()> {
+    let mut command = if nix::unistd::geteuid().is_root() {
+        Command::new("apt-get")
+    } else if in_path("sudo") {
+        let mut sudo = Command::new("sudo");
+        sudo.args(["--preserve-env=DEBIAN_FRONTEND", "apt-get"]);
+        sudo
+    } else {
+        bail!("this is not root, and there is no sudo");
+    };
+    command
+        .args(["--quiet", "-o", "DPkg::Lock::Timeout=120"])
+        .args(arguments);
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    // Standard output is for results: apt's lines are progress.
+    let status = command
+        .stdout(std::io::stderr())
+        .status()
+        .context("running apt-get")?;
+    if !status.success() {
+        bail!("apt-get {} failed ({status})", arguments.join(" "));
+    }
+    Ok(())
+}
+
+/// Debian keeps system tools out of an ordinary user's path.
+fn in_path(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path)
+        .chain(system)
+        .any(|directory| directory.join(name).is_file())
+}

@@ -1,0 +1,286 @@
+//! `cargo xtask test`: the workspace's tests in guests, side by side, and the verdict on each
+//! kernel.
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::accel::Accel;
+use crate::config::GuestConfig;
+use crate::console::Scanner;
+use crate::failure::{Exit, Interrupted, exit_of, usage};
+use crate::job::{Event, Filter, Outcome, TestBinary, TestResult, Work};
+use crate::kernels::Kernel;
+use crate::report::{KernelReport, Verdict};
+use crate::terminal;
+use crate::ui::Ui;
+use crate::vm::{End, Guest, INTERRUPTED, News};
+
+/// A kernel to test, and how its guest is made.
+pub struct Candidate {
+    /// What boots.
+    pub kernel: Kernel,
+    /// How much machine it gets.
+    pub config: GuestConfig,
+    /// Where its files go.
+    pub dir: PathBuf,
+}
+
+/// What is the same for all guests of a run.
+pub struct Plan {
+    /// The test binaries.
+    pub binaries: Vec<TestBinary>,
+    /// Which of their tests.
+    pub filter: Filter,
+    /// KVM or TCG.
+    pub accel: Accel,
+    /// For a guest, from the boot to the verdict.
+    pub deadline: Duration,
+    /// Guests side by side.
+    pub jobs: usize,
+    /// Leave a person in the first guest that fails.
+    pub shell_on_failure: bool,
+}
+
+/// Tests every candidate, and gives their reports in the candidates' order.
+pub fn run(candidates: &[Candidate], plan: &Plan, ui: &Ui) -> Result<Vec<KernelReport>> {
+    let scanner = Scanner::new()?;
+    let next = AtomicUsize::new(0);
+    let done: Mutex<Vec<(usize, Result<KernelReport>)>> = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..plan.jobs.min(candidates.len()) {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(candidate) = candidates.get(index) else {
+                        break;
+                    };
+                    if INTERRUPTED.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let report = test(candidate, plan, &scanner, ui);
+                    done.lock()
+                        .expect("no thread panics with it")
+                        .push((index, report));
+                }
+            });
+        }
+    });
+    if INTERRUPTED.load(Ordering::Relaxed) {
+        return Err(Interrupted.into());
+    }
+    let mut done = done.into_inner().expect("no thread panics with it");
+    done.sort_by_key(|(index, _)| *index);
+    let mut reports = Vec::new();
+    for ((_, report), candidate) in done.into_iter().zip(candidates) {
+        reports.push(match report {
+            Ok(report) => report,
+            // Wrong use is the same on every kernel; anything else is this kernel's row.
+            Err(e) if exit_of(&e) != Exit::Infrastructure => return Err(e),
+            Err(e) => {
+                let mut report =
+                    KernelReport::new(candidate.kernel.name.clone(), plan.accel, vec![]);
+                report.outcome = Verdict::Error;
+                report.reason = format!("{e:#}");
+                report
+            }
+        });
+    }
+    if reports.len() != candidates.len() {
+        bail!(
+            "only {} of {} kernels have a report",
+            reports.len(),
+            candidates.len()
+        );
+    }
+    Ok(reports)
+}
+
+/// Tests one kernel; boots it a second time if the first guest died before its command started.
+fn test(candidate: &Candidate, plan: &Plan, scanner: &Scanner, ui: &Ui) -> Result<KernelReport> {
+    let begun = Instant::now();
+    let name = &candidate.kernel.name;
+    let mut report = test_once(candidate, plan, scanner, ui)?;
+    if let (report, Retry::Worthwhile) = &report {
+        ui.say(format!("{name}: booting once more: {}", report.reason));
+    }
+    if report.1 == Retry::Worthwhile {
+        report = test_once(candidate, plan, scanner, ui)?;
+        report.0.boots = 2;
+    }
+    let mut report = report.0;
+    report.seconds = begun.elapsed().as_secs_f64();
+    let verdict = match report.outcome {
+        Verdict::Passed => "passed",
+        Verdict::Failed => "FAILED",
+        Verdict::Error => "ERROR",
+    };
+    let counts = format!(
+        "{} passed, {} failed, {} skipped",
+        report.passed, report.failed, report.skipped
+    );
+    ui.say(format!(
+        "{name}: {verdict}: {counts} in {:.0} s",
+        report.seconds
+    ));
+    Ok(report)
+}
+
+#[derive(PartialEq, Eq)]
+enum Retry {
+    Worthwhile,
+    No,
+}
+
+fn test_once(
+    candidate: &Candidate,
+    plan: &Plan,
+    scanner: &Scanner,
+    ui: &Ui,
+) -> Result<(KernelReport, Retry)> {
+    let line = ui.guest(&candidate.kernel.name);
+    line.shows("booting");
+    let guest = Guest {
+        kernel: &candidate.kernel,
+        config: &candidate.config,
+        accel: plan.accel,
+        deadline: plan.deadline,
+        dir: candidate.dir.clone(),
+    };
+    let work = Work::Tests {
+        binaries: plan.binaries.clone(),
+        filter: plan.filter.clone(),
+    };
+    let mut tally = Tally::default();
+    let end = guest.run(work, plan.shell_on_failure, &mut |news| match news {
+        News::Line(text) => ui.say(format!("{}: {text}", candidate.kernel.name)),
+        News::Event(event) => {
+            tally.event(event);
+            line.shows(tally.progress());
+        }
+        News::Held(console) => {
+            line.shows("held for a person");
+            terminal::attach(console, ui);
+        }
+    })?;
+    let report = scanner.scan(&guest.console_log());
+    judge(&candidate.kernel.name, plan.accel, end, tally, report)
+}
+
+/// What is known of a guest's tests while it runs, and when it has ended.
+#[derive(Default)]
+struct Tally {
+    release: String,
+    chosen: Option<usize>,
+    running: Option<(String, Instant)>,
+    tests: Vec<TestResult>,
+}
+
+impl Tally {
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::Started { release } => self.release.clone_from(release),
+            Event::Chosen { tests } => self.chosen = Some(*tests),
+            Event::Begin { test } => self.running = Some((test.clone(), Instant::now())),
+            Event::Test(result) => {
+                self.running = None;
+                self.tests.push(result.clone());
+            }
+            Event::Ended { .. } | Event::Held => (),
+        }
+    }
+
+    fn progress(&self) -> String {
+        let running = self.running.as_ref().map_or("", |(test, _)| test.as_str());
+        format!(
+            "{}/{} {running}",
+            self.tests.len(),
+            self.chosen.unwrap_or(0)
+        )
+    }
+}
+
+/// The verdict on one guest.
+fn judge(
+    name: &str,
+    accel: Accel,
+    end: End,
+    mut tally: Tally,
+    report_on_console: Result<Option<String>>,
+) -> Result<(KernelReport, Retry)> {
+    if let (End::Marker { .. }, Some(0)) = (&end, tally.chosen) {
+        return Err(usage(
+            "no test was chosen: nothing is proved by a run of none",
+        ));
+    }
+    let mut reasons = Vec::new();
+    let mut outcome = Verdict::Passed;
+    let mut retry = Retry::No;
+    match end {
+        End::Marker { success: true, .. } if tally.chosen == Some(tally.tests.len()) => (),
+        End::Marker { success: true, .. } => {
+            outcome = Verdict::Failed;
+            reasons.push("the guest reported success before all its tests had ended".into());
+        }
+        End::Marker {
+            success: false,
+            how,
+        } => {
+            outcome = Verdict::Failed;
+            if tally.chosen.is_none() {
+                // The tests could not even be listed.
+                reasons.push(how);
+            }
+        }
+        End::NoMarker(why) => {
+            outcome = Verdict::Failed;
+            let mut reason = format!("the guest ended without a verdict: {why}");
+            if let Some((test, begun)) = tally.running.take() {
+                reason.push_str(&format!("; {test} was running"));
+                tally.tests.push(TestResult {
+                    name: test,
+                    outcome: Outcome::Failed,
+                    reason: "the guest ended while it ran".into(),
+                    seconds: begun.elapsed().as_secs_f64(),
+                    output: String::new(),
+                    facts: vec![],
+                });
+            }
+            reasons.push(reason);
+        }
+        End::NoBoot { why, refused } => {
+            outcome = Verdict::Error;
+            retry = if refused {
+                Retry::No
+            } else {
+                Retry::Worthwhile
+            };
+            reasons.push(why);
+        }
+    }
+    match report_on_console {
+        Ok(None) => (),
+        // The kernel died before anything was tested: no verdict on the tests, but the reason.
+        Ok(Some(quoted)) if outcome == Verdict::Error => reasons.push(quoted),
+        Ok(Some(quoted)) => {
+            outcome = Verdict::Failed;
+            reasons.push(format!("the kernel reported a fault:\n{quoted}"));
+        }
+        Err(_) if outcome == Verdict::Error => (),
+        Err(e) => {
+            outcome = Verdict::Failed;
+            reasons.push(format!("{e:#}"));
+        }
+    }
+    let mut report = KernelReport::new(name.to_owned(), accel, tally.tests);
+    report.release = tally.release;
+    if report.failed > 0 {
+        outcome = Verdict::Failed;
+    }
+    report.outcome = outcome;
+    report.reason = reasons.join("\n");
+    Ok((report, retry))
+}

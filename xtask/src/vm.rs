@@ -1,0 +1,279 @@
+//! One guest, from boot to verdict, on the vmtest crate. What vmtest leaves open is closed here and
+//! in [`crate::guardian`]: a deadline, a verdict that needs the runner's own marker, the kernel's
+//! reports on the console, and the reason when a boot fails.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use vmtest::output::Output;
+use vmtest::{Config, Target, VMConfig, Vmtest};
+
+use crate::accel::Accel;
+use crate::config::GuestConfig;
+use crate::console;
+use crate::failure::Interrupted;
+use crate::guardian::Post;
+use crate::job::{self, Event, GUEST_SHARE, JOB_FILE, Job, Work};
+use crate::kernels::Kernel;
+
+/// Set by the signal handler: every guest is to end.
+pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// How often a guest's loop looks at the clock and at [`INTERRUPTED`].
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How much of the console is shown when a boot fails.
+const LAST_LINES: usize = 15;
+
+/// What to boot, and for how long.
+pub struct Guest<'a> {
+    /// The kernel and its initramfs.
+    pub kernel: &'a Kernel,
+    /// Memory, CPUs and kernel arguments.
+    pub config: &'a GuestConfig,
+    /// KVM or TCG.
+    pub accel: Accel,
+    /// From the boot to the verdict.
+    pub deadline: Duration,
+    /// Where the guest's console log and its share with the host are kept.
+    pub dir: PathBuf,
+}
+
+/// What a guest's run came to, before anyone judges the tests.
+#[derive(Debug)]
+pub enum End {
+    /// The marker came: whether the work succeeded, and how it ended.
+    Marker {
+        /// All of it.
+        success: bool,
+        /// An exit status or an error, where tests do not tell.
+        how: String,
+    },
+    /// The command had started, and no marker came. Why.
+    NoMarker(String),
+    /// The command did not start. Why, with the console's last lines.
+    NoBoot {
+        /// One line, and the console's last ones.
+        why: String,
+        /// A boot that our PID 1 refused is refused again: trying once more is of no use.
+        refused: bool,
+    },
+}
+
+/// What the caller hears while a guest runs.
+pub enum News<'a> {
+    /// An event of the job.
+    Event(&'a Event),
+    /// A line that the work's program wrote.
+    Line(&'a str),
+    /// The guest stays up; its console is this socket. Return when the person is done.
+    Held(&'a Path),
+}
+
+impl Guest<'_> {
+    /// The console's log.
+    pub fn console_log(&self) -> PathBuf {
+        self.dir.join("console.log")
+    }
+
+    /// Boots the guest, gives it the work, and waits for the end, which is at the deadline at the
+    /// latest. Nothing of the guest is left then but the files in `dir`.
+    pub fn run(
+        &self,
+        work: Work,
+        hold_on_failure: bool,
+        hear: &mut dyn FnMut(News),
+    ) -> Result<End> {
+        let share = self.dir.join("share");
+        if self.dir.exists() {
+            fs::remove_dir_all(&self.dir)
+                .with_context(|| format!("cannot clear {}", self.dir.display()))?;
+        }
+        fs::create_dir_all(&share).with_context(|| format!("cannot make {}", share.display()))?;
+        let marker = marker()?;
+        let job = Job {
+            marker: marker.clone(),
+            work,
+            hold_on_failure,
+        };
+        fs::write(share.join(JOB_FILE), serde_json::to_vec(&job)?)
+            .with_context(|| format!("cannot write to {}", share.display()))?;
+
+        let mut post = Post::new(self.accel, &self.console_log())?;
+        let vm = Vmtest::new(
+            &share,
+            Config {
+                target: vec![self.target(&post)?],
+            },
+        )?;
+        let (updates, news) = mpsc::channel();
+        let vm = std::thread::spawn(move || vm.run_one(0, updates));
+        let mut watch = Watch {
+            marker,
+            hear,
+            started: false,
+            ended: None,
+            held: false,
+            error: None,
+        };
+        let begun = Instant::now();
+        let mut over = None;
+        loop {
+            match news.recv_timeout(LOOK) {
+                Ok(output) => watch.output(output),
+                Err(RecvTimeoutError::Timeout) => (),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if watch.held {
+                watch.held = false;
+                (watch.hear)(News::Held(&post.console()));
+                post.end_guest();
+                over = Some(Over::Held);
+            }
+            if over.is_none() {
+                if INTERRUPTED.load(Ordering::Relaxed) {
+                    over = Some(Over::Interrupted);
+                } else if begun.elapsed() > self.deadline {
+                    over = Some(Over::Deadline);
+                }
+                if over.is_some() {
+                    post.end_guest();
+                }
+            }
+        }
+        let panicked = vm.join().is_err();
+        if panicked {
+            watch.error.get_or_insert("vmtest panicked".into());
+        }
+        if over == Some(Over::Interrupted) {
+            return Err(Interrupted.into());
+        }
+        Ok(self.end(watch, over == Some(Over::Deadline)))
+    }
+
+    fn end(&self, watch: Watch, deadline_passed: bool) -> End {
+        if let Some((success, how)) = watch.ended {
+            return End::Marker { success, how };
+        }
+        let mut why = match (deadline_passed, watch.error) {
+            (true, _) => format!("the deadline of {} s passed", self.deadline.as_secs()),
+            (false, Some(error)) => error,
+            (false, None) => "the guest's command ended".into(),
+        };
+        if watch.started {
+            return End::NoMarker(why);
+        }
+        let log = self.console_log();
+        let refusal = console::refusal(&log);
+        if let Some(line) = &refusal {
+            why.clone_from(line);
+        } else if fs::metadata(&log).is_ok_and(|m| m.len() > 0) && !console::init_ran(&log) {
+            why.push_str(
+                "; the kernel did not run the initramfs's init (it needs CONFIG_BLK_DEV_INITRD, \
+                 CONFIG_BINFMT_ELF, and CONFIG_VIRTIO_PCI and CONFIG_VIRTIO_CONSOLE afterwards)",
+            );
+        }
+        let last = console::last_lines(&log, LAST_LINES);
+        let why = format!("{why}; the console ({}) ends with:\n{last}", log.display());
+        End::NoBoot {
+            why,
+            refused: refusal.is_some(),
+        }
+    }
+
+    fn target(&self, post: &Post) -> Result<Target> {
+        let exe = std::env::current_exe().context("cannot find the runner's own executable")?;
+        let path = |p: &Path| -> Result<String> {
+            Ok(p.to_str()
+                .with_context(|| format!("{} is not UTF-8", p.display()))?
+                .to_owned())
+        };
+        let exe = path(&exe)?.replace('\'', r"'\''");
+        Ok(Target {
+            name: self.kernel.name.clone(),
+            kernel: Some(self.kernel.vmlinuz.clone()),
+            kernel_args: self.config.kernel_args.clone(),
+            qemu_command: Some(path(&post.command())?),
+            // Without `exit`, bash may exec the command; vmtest takes its death by a signal for
+            // success.
+            command: format!("'{exe}' guest {GUEST_SHARE}; exit $?"),
+            vm: VMConfig {
+                num_cpus: self.config.num_cpus,
+                memory: self.config.memory.clone(),
+                extra_args: vec!["-initrd".into(), path(&self.kernel.initramfs)?],
+                ..VMConfig::default()
+            },
+            ..Target::default()
+        })
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Over {
+    Deadline,
+    Interrupted,
+    Held,
+}
+
+struct Watch<'a> {
+    marker: String,
+    hear: &'a mut dyn FnMut(News),
+    started: bool,
+    ended: Option<(bool, String)>,
+    held: bool,
+    error: Option<String>,
+}
+
+impl Watch<'_> {
+    fn output(&mut self, output: Output) {
+        match output {
+            Output::Command(line) => self.line(&line),
+            Output::BootEnd(Err(e)) | Output::SetupEnd(Err(e)) | Output::CommandEnd(Err(e)) => {
+                self.error.get_or_insert(format!("{e:#}"));
+            }
+            Output::CommandEnd(Ok(code)) => {
+                self.error
+                    .get_or_insert(format!("the guest's command ended with status {code}"));
+            }
+            Output::BootStart
+            | Output::Boot(_)
+            | Output::BootEnd(Ok(()))
+            | Output::SetupStart
+            | Output::Setup(_)
+            | Output::SetupEnd(Ok(()))
+            | Output::CommandStart => (),
+        }
+    }
+
+    fn line(&mut self, line: &str) {
+        let Some((before, event)) = job::parse(&self.marker, line) else {
+            (self.hear)(News::Line(line));
+            return;
+        };
+        if !before.is_empty() {
+            (self.hear)(News::Line(&before));
+        }
+        match event {
+            Ok(event) => {
+                match &event {
+                    Event::Started { .. } => self.started = true,
+                    Event::Ended { success, how } => self.ended = Some((*success, how.clone())),
+                    Event::Held => self.held = true,
+                    Event::Chosen { .. } | Event::Begin { .. } | Event::Test(_) => (),
+                }
+                (self.hear)(News::Event(&event));
+            }
+            Err(e) => _ = self.error.get_or_insert(format!("{e:#}")),
+        }
+    }
+}
+
+/// A word that no program's output holds by accident.
+fn marker() -> Result<String> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/uuid").context("cannot read a UUID")?;
+    Ok(format!("::xtask:{}", id.trim()))
+}
