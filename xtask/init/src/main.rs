@@ -57,14 +57,22 @@ fn run() -> Result<std::convert::Infallible, String> {
     })?;
     switch_root()?;
     if !fs::exists(init).unwrap_or(false) {
-        return Err(format!("init={init} is not among the host's files, or QEMU's user may not read it"));
+        return Err(format!(
+            "init={init} is not among the host's files, or QEMU's user may not read it"
+        ));
     }
     say("root ready");
     Err(format!("running {init}: {}", Command::new(init).exec()))
 }
 
 fn attach(source: &str, target: &str, kind: &str, data: &str) -> Result<(), Errno> {
-    mount(Some(source), target, Some(kind), MsFlags::empty(), Some(data))
+    mount(
+        Some(source),
+        target,
+        Some(kind),
+        MsFlags::empty(),
+        Some(data),
+    )
 }
 
 fn mount_device(kind: &str, target: &str) -> Result<(), String> {
@@ -113,14 +121,20 @@ fn switch_root() -> Result<(), String> {
 
 /// The value of the last `key` on the command line: the user's arguments come after vmtest's.
 fn last<'a>(cmdline: &'a str, key: &str) -> Option<&'a str> {
-    cmdline.split_whitespace().filter_map(|word| word.strip_prefix(key)).next_back()
+    cmdline
+        .split_whitespace()
+        .filter_map(|word| word.strip_prefix(key))
+        .next_back()
 }
 
 /// Writes one line to the kernel's log, which cannot be torn by the kernel's own lines; to the
 /// console if there is no log.
 fn say(what: &str) {
     let line = format!("<4>xtask-init: {what}\n");
-    let logged = OpenOptions::new().write(true).open("/dev/kmsg").and_then(|mut log| log.write_all(line.as_bytes()));
+    let logged = OpenOptions::new()
+        .write(true)
+        .open("/dev/kmsg")
+        .and_then(|mut log| log.write_all(line.as_bytes()));
     if logged.is_err() {
         let _ = writeln!(io::stdout(), "xtask-init: {what}");
     }
