@@ -1,7 +1,7 @@
 //! Builds the initramfs: our init and the modules that it loads.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
 
@@ -78,8 +78,8 @@ impl Archive {
     }
 }
 
-/// Builds `xtask-init` of the workspace at `root`, once in a process, and reads it.
-pub fn build_init(root: &Path) -> Result<Vec<u8>> {
+/// Builds `xtask-init`, which lies beside the runner's own source, once in a process, and reads it.
+pub fn build_init() -> Result<Vec<u8>> {
     static BUILT: Mutex<Option<Vec<u8>>> = Mutex::new(None);
     let mut built = BUILT
         .lock()
@@ -87,9 +87,15 @@ pub fn build_init(root: &Path) -> Result<Vec<u8>> {
     if let Some(program) = &*built {
         return Ok(program.clone());
     }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
-    // A directory of its own: the one of `cargo test` may be locked by a cargo that waits for us.
-    let target = root.join(target).join("init");
+    // The workspace that is tested may be another one; this is the one that the runner is of. A
+    // directory of its own: the one of `cargo test` may be locked by a cargo that waits for us.
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("init");
+    let exe = std::env::current_exe().context("finding the runner's own executable")?;
+    let target = exe
+        .ancestors()
+        .nth(2)
+        .context("the runner's target directory")?
+        .join("init");
     let triple = "x86_64-unknown-linux-gnu";
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)

@@ -41,7 +41,7 @@ pub struct Kernel {
     pub vmlinuz: PathBuf,
     /// What QEMU's `-initrd` takes.
     pub initramfs: PathBuf,
-    /// The configuration that it was built with, where the packages have it.
+    /// The configuration that it was built with, if it is one of the matrix.
     pub config: Option<PathBuf>,
 }
 
@@ -140,9 +140,9 @@ fn ensure_pinned(
     let modules = entry.join("modules.cpio");
     let modules = fs::read(&modules).with_context(|| format!("reading {}", modules.display()))?;
     let initramfs = entry.join("initramfs");
-    cache.replace(&initramfs, &with_init(modules, matrix)?)?;
+    cache.replace(&initramfs, &with_init(modules)?)?;
     link(&matrix.root, &pinned.series, &entry)?;
-    let config = Some(entry.join("config")).filter(|config| config.exists());
+    let config = Some(entry.join("config"));
     let vmlinuz = entry.join("vmlinuz");
     Ok(Kernel {
         name: pinned.series.clone(),
@@ -172,52 +172,58 @@ fn fetch_pinned(
     mirror: Option<&str>,
 ) -> Result<()> {
     let mirrors = mirror::candidates(mirror)?;
-    let release = &pinned.release;
-    let (mut vmlinuz, mut config, mut modules) = (None, None, None);
+    let mut debs = Vec::new();
     for package in &pinned.package {
-        let name = package.name();
         let file = download::fetch(&mirrors, package, cache)?;
-        let deb = Deb::open(file, cache).with_context(|| format!("unpacking {name}"))?;
-        // Since Debian's 6.19 the image is beside the modules, and in a package of its own.
-        for place in [
-            format!("boot/vmlinuz-{release}"),
-            format!("usr/lib/modules/{release}/vmlinuz"),
-        ] {
-            vmlinuz = vmlinuz.or(deb.read(&place)?);
-        }
-        config = config.or(deb.read(&format!("boot/config-{release}"))?);
-        let directory = format!("lib/modules/{release}/");
-        let inside = |path: &&str| path.trim_start_matches("usr/").starts_with(&directory);
-        let builtin = deb
-            .paths()
-            .filter(inside)
-            .find(|path| path.ends_with("/modules.builtin"));
-        let builtin = builtin
-            .map(|path| deb.read(path))
-            .transpose()?
-            .flatten()
-            .unwrap_or_default();
-        let available = Available::new(
-            deb.paths().filter(inside),
-            &String::from_utf8_lossy(&builtin),
-        );
-        if !available.is_empty() {
-            let read = |path: &str| deb.read(path)?.ok_or_else(|| anyhow!("{path} is gone"));
-            let chosen = available
-                .select(&matrix.modules, read)
-                .with_context(|| name.to_owned())?;
-            modules = Some(initramfs::modules(&chosen)?);
-        }
+        let deb = Deb::open(file, cache);
+        debs.push(deb.with_context(|| format!("unpacking {}", package.name()))?);
     }
-    let lacks =
-        |what| anyhow!("the packages that kernels.toml names for it hold no {what} of {release}");
-    let vmlinuz = vmlinuz.ok_or_else(|| lacks("vmlinuz"))?;
-    let modules = modules.ok_or_else(|| lacks("modules"))?;
-    let mut files = vec![("vmlinuz", &vmlinuz[..]), ("modules.cpio", &modules[..])];
-    if let Some(config) = &config {
-        files.push(("config", &config[..]));
-    }
-    cache.install(key, &files)?;
+    let find = |path: &str| {
+        let found = debs.iter().find_map(|deb| deb.read(path).transpose());
+        found.transpose()
+    };
+    // Debian 12 has the modules in /lib; since 6.19 image and configuration are beside them.
+    let release = &pinned.release;
+    let find_one = |places: &[String], what| {
+        for place in places {
+            if let Some(content) = find(place)? {
+                return Ok(content);
+            }
+        }
+        Err(anyhow!(
+            "the packages that kernels.toml names for it hold no {what} of {release}"
+        ))
+    };
+    let directories = [
+        format!("usr/lib/modules/{release}"),
+        format!("lib/modules/{release}"),
+    ];
+    let either = |file: &str| directories.each_ref().map(|dir| format!("{dir}/{file}"));
+    let boot = |file: &str| {
+        [
+            format!("boot/{file}-{release}"),
+            format!("{}/{file}", directories[0]),
+        ]
+    };
+    let vmlinuz = find_one(&boot("vmlinuz"), "vmlinuz")?;
+    let config = find_one(&boot("config"), "config")?;
+    let builtin = find_one(&either("modules.builtin"), "modules.builtin")?;
+
+    let inside = |path: &&str| directories.iter().any(|dir| path.starts_with(dir));
+    let paths = debs.iter().flat_map(Deb::paths).filter(inside);
+    let available = Available::new(paths, &String::from_utf8_lossy(&builtin));
+    let chosen = available.select(&matrix.modules, |path| {
+        find(path)?.ok_or_else(|| anyhow!("{path} is gone"))
+    })?;
+    let modules = initramfs::modules(&chosen)?;
+    cache.install(
+        key,
+        &[
+            ("vmlinuz", &vmlinuz),
+            ("config", &config),
+            ("modules.cpio", &modules),
+        ],
+    )?;
     Ok(())
 }
 
@@ -248,10 +254,7 @@ fn ensure_image(
     // One file for a path, made anew when what is in it changes.
     let key = &hex(&Sha256::digest(vmlinuz.as_os_str().as_encoded_bytes()))[..12];
     let initramfs = cache.dir().join("images").join(format!("{key}.initramfs"));
-    cache.replace(
-        &initramfs,
-        &with_init(initramfs::modules(&chosen)?, matrix)?,
-    )?;
+    cache.replace(&initramfs, &with_init(initramfs::modules(&chosen)?)?)?;
     let name = vmlinuz
         .file_name()
         .unwrap_or_default()
@@ -265,8 +268,8 @@ fn ensure_image(
     })
 }
 
-fn with_init(mut modules: Vec<u8>, matrix: &Matrix) -> Result<Vec<u8>> {
-    modules.extend(initramfs::init(&initramfs::build_init(&matrix.root)?)?);
+fn with_init(mut modules: Vec<u8>) -> Result<Vec<u8>> {
+    modules.extend(initramfs::init(&initramfs::build_init()?)?);
     Ok(modules)
 }
 
