@@ -1,0 +1,30 @@
+//! The error numbers that this crate tells apart, and how to get at them.
+
+use std::io;
+
+pub(crate) const EPERM: i32 = 1;
+pub(crate) const ENOSYS: i32 = 38;
+
+/// libbpf-rs keeps the errno of a failed call, but shows it in words only.
+pub(crate) fn of(error: &libbpf_rs::Error) -> io::Error {
+    let words = format!("{error:#}");
+    words
+        .rsplit_once("(os error ")
+        .and_then(|(_, rest)| rest.split_once(')'))
+        .and_then(|(number, _)| number.parse().ok())
+        .map_or_else(|| io::Error::other(words.clone()), io::Error::from_raw_os_error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_number_below_any_context() {
+        use libbpf_rs::ErrorExt as _;
+        let error = libbpf_rs::Error::from_raw_os_error(ENOSYS);
+        assert_eq!(of(&error).raw_os_error(), Some(ENOSYS));
+        let error = libbpf_rs::Error::from_raw_os_error(EPERM).context("failed to load");
+        assert_eq!(of(&error).raw_os_error(), Some(EPERM));
+    }
+}
