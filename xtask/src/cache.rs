@@ -105,10 +105,7 @@ impl Cache {
             let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(&self.dir))?;
             file.write_all(content)?;
             // Guests' QEMU may run as another user.
-            fs::set_permissions(
-                file.path(),
-                std::os::unix::fs::PermissionsExt::from_mode(0o644),
-            )?;
+            fs::set_permissions(file.path(), std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
             file.persist(path)?;
             Ok(())
         };

@@ -64,42 +64,23 @@ impl Matrix {
             return Err(failure::usage(format!("{file} names no kernel")));
         }
         for (index, kernel) in matrix.kernel.iter().enumerate() {
-            if matrix.kernel[..index]
-                .iter()
-                .any(|other| other.series == kernel.series)
-            {
-                return Err(failure::usage(format!(
-                    "{file} names {} twice",
-                    kernel.series
-                )));
+            if matrix.kernel[..index].iter().any(|other| other.series == kernel.series) {
+                return Err(failure::usage(format!("{file} names {} twice", kernel.series)));
             }
             if kernel.package.is_empty() {
-                return Err(failure::usage(format!(
-                    "{file}: {} has no package",
-                    kernel.series
-                )));
+                return Err(failure::usage(format!("{file}: {} has no package", kernel.series)));
             }
         }
-        Ok(Matrix {
-            root: root.to_path_buf(),
-            ..matrix
-        })
+        Ok(Matrix { root: root.to_path_buf(), ..matrix })
     }
 
     /// The newest kernel.
     pub fn newest(&self) -> &Pinned {
         let key = |kernel: &&Pinned| -> Vec<u32> {
-            kernel
-                .version
-                .split('.')
-                .map(|part| part.parse().unwrap_or(0))
-                .collect()
+            kernel.version.split('.').map(|part| part.parse().unwrap_or(0)).collect()
         };
         // `load` refuses an empty matrix.
-        self.kernel
-            .iter()
-            .max_by_key(key)
-            .unwrap_or(&self.kernel[0])
+        self.kernel.iter().max_by_key(key).unwrap_or(&self.kernel[0])
     }
 }
 
@@ -160,14 +141,7 @@ impl Targets {
             }
         }
         let mut targets: Vec<(String, GuestConfig)> = Vec::new();
-        for Target {
-            name,
-            kernel,
-            kernel_args,
-            vm,
-            ..
-        } in target
-        {
+        for Target { name, kernel, kernel_args, vm, .. } in target {
             if !matrix.kernel.iter().any(|kernel| kernel.series == name) {
                 return Err(failure::usage(format!(
                     "{file} has a target {name}, which kernels.toml does not name"
@@ -184,11 +158,7 @@ impl Targets {
                     place = place.display()
                 )));
             }
-            let guest = GuestConfig {
-                memory: vm.memory,
-                num_cpus: vm.num_cpus,
-                kernel_args,
-            };
+            let guest = GuestConfig { memory: vm.memory, num_cpus: vm.num_cpus, kernel_args };
             targets.push((name, guest));
         }
         Ok(Targets { targets })
@@ -199,10 +169,7 @@ impl Targets {
     pub fn vm(&self, series: &str) -> GuestConfig {
         let found = self.targets.iter().find(|(name, _)| name == series);
         // `load` has found a target for every kernel of a matrix that is not empty.
-        found
-            .unwrap_or(&self.targets[self.targets.len() - 1])
-            .1
-            .clone()
+        found.unwrap_or(&self.targets[self.targets.len() - 1]).1.clone()
     }
 }
 

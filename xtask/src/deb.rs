@@ -20,9 +20,7 @@ impl Deb {
         let mut data = cache.scratch()?;
         let mut archive = ar::Archive::new(BufReader::with_capacity(1 << 20, package));
         loop {
-            let member = archive
-                .next_entry()
-                .ok_or_else(|| anyhow!("no data.tar in it"))?;
+            let member = archive.next_entry().ok_or_else(|| anyhow!("no data.tar in it"))?;
             let mut member = member.context("reading the ar archive")?;
             let name = String::from_utf8_lossy(member.header().identifier()).into_owned();
             let copied = match name.trim_end_matches('/') {

@@ -64,12 +64,7 @@ pub fn fetch(mirrors: &[String], package: &Package, cache: &Cache) -> Result<Fil
             Err(Trouble::Fatal(error)) => return Err(error),
         }
     }
-    bail!(
-        "cannot fetch {}: {}; {}",
-        package.name(),
-        troubles.join("; "),
-        mirror::advice()
-    )
+    bail!("cannot fetch {}: {}; {}", package.name(), troubles.join("; "), mirror::advice())
 }
 
 impl<'a> Transfer<'a> {
@@ -114,15 +109,9 @@ impl<'a> Transfer<'a> {
             }
             failures += 1;
             if failures == TRIES {
-                return Err(Trouble::Broken(format!(
-                    "{trouble} (after {TRIES} attempts)"
-                )));
+                return Err(Trouble::Broken(format!("{trouble} (after {TRIES} attempts)")));
             }
-            let next = if self.got > 0 {
-                "resuming"
-            } else {
-                "trying again"
-            };
+            let next = if self.got > 0 { "resuming" } else { "trying again" };
             let note = format!("{name}: {trouble}; {next} at {} MB", self.got / 1_000_000);
             if self.bar.is_hidden() {
                 eprintln!("{note}");
@@ -132,10 +121,7 @@ impl<'a> Transfer<'a> {
             std::thread::sleep(Duration::from_millis(100 << failures));
         }
         self.bar.finish_and_clear();
-        eprintln!(
-            "fetched {name} ({megabytes} MB) in {:.1} s",
-            started.elapsed().as_secs_f32()
-        );
+        eprintln!("fetched {name} ({megabytes} MB) in {:.1} s", started.elapsed().as_secs_f32());
         Ok(())
     }
 
@@ -156,9 +142,7 @@ impl<'a> Transfer<'a> {
                 self.restart()?;
                 let length = response.body().content_length();
                 if let Some(length) = length.filter(|length| *length != self.package.bytes) {
-                    return Err(Trouble::Fatal(
-                        self.wrong(url, &format!("is {length} bytes")),
-                    ));
+                    return Err(Trouble::Fatal(self.wrong(url, &format!("is {length} bytes"))));
                 }
             }
             StatusCode::PARTIAL_CONTENT => {
@@ -182,9 +166,7 @@ impl<'a> Transfer<'a> {
         let mut body = response.into_body().into_reader();
         let mut buffer = vec![0; 64 << 10];
         loop {
-            let n = body
-                .read(&mut buffer)
-                .map_err(|error| Trouble::Broken(error.to_string()))?;
+            let n = body.read(&mut buffer).map_err(|error| Trouble::Broken(error.to_string()))?;
             if n == 0 {
                 break;
             }
@@ -201,10 +183,7 @@ impl<'a> Transfer<'a> {
             self.bar.set_position(self.got);
         }
         if self.got < self.package.bytes {
-            return Err(Trouble::Broken(format!(
-                "the transfer broke at {} bytes",
-                self.got
-            )));
+            return Err(Trouble::Broken(format!("the transfer broke at {} bytes", self.got)));
         }
         Ok(())
     }
@@ -214,9 +193,7 @@ impl<'a> Transfer<'a> {
         if hash != self.package.sha256 {
             return Err(self.wrong(url, &format!("has SHA-256 {hash}")));
         }
-        self.file
-            .rewind()
-            .map_err(|error| cache::explain(error, self.cache.dir()))
+        self.file.rewind().map_err(|error| cache::explain(error, self.cache.dir()))
     }
 
     fn restart(&mut self) -> Result<(), Trouble> {

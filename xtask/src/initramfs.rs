@@ -36,13 +36,8 @@ pub fn init(program: &[u8]) -> Result<Vec<u8>> {
     for directory in ["dev", "proc", "root"] {
         archive.add(directory, DIRECTORY, &[])?;
     }
-    archive.write(
-        newc::Builder::new("dev/console")
-            .mode(DEVICE)
-            .rdev_major(5)
-            .rdev_minor(1),
-        &[],
-    )?;
+    archive
+        .write(newc::Builder::new("dev/console").mode(DEVICE).rdev_major(5).rdev_minor(1), &[])?;
     archive.add("init", PROGRAM, program)?;
     archive.finish()
 }
@@ -61,10 +56,7 @@ impl Archive {
     fn write(&mut self, entry: newc::Builder, content: &[u8]) -> Result<()> {
         self.entries += 1;
         let size = u32::try_from(content.len()).context("a file of over 4 GB")?;
-        let mut writer = entry
-            .ino(self.entries)
-            .nlink(1)
-            .write(&mut self.bytes, size);
+        let mut writer = entry.ino(self.entries).nlink(1).write(&mut self.bytes, size);
         io::copy(&mut &content[..], &mut writer)?;
         writer.finish()?;
         Ok(())
@@ -81,9 +73,7 @@ impl Archive {
 /// Builds `xtask-init`, which lies beside the runner's own source, once in a process, and reads it.
 pub fn build_init() -> Result<Vec<u8>> {
     static BUILT: Mutex<Option<Vec<u8>>> = Mutex::new(None);
-    let mut built = BUILT
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut built = BUILT.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     if let Some(program) = &*built {
         return Ok(program.clone());
     }
@@ -91,24 +81,12 @@ pub fn build_init() -> Result<Vec<u8>> {
     // directory of its own: the one of `cargo test` may be locked by a cargo that waits for us.
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("init");
     let exe = std::env::current_exe().context("finding the runner's own executable")?;
-    let target = exe
-        .ancestors()
-        .nth(2)
-        .context("the runner's target directory")?
-        .join("init");
+    let target = exe.ancestors().nth(2).context("the runner's target directory")?.join("init");
     let triple = "x86_64-unknown-linux-gnu";
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .current_dir(root)
-        .args([
-            "build",
-            "--quiet",
-            "--locked",
-            "--package",
-            "xtask-init",
-            "--profile",
-            "init",
-        ])
+        .args(["build", "--quiet", "--locked", "--package", "xtask-init", "--profile", "init"])
         // With --target the flags are for the program alone, not for build scripts.
         .args(["--target", triple, "--target-dir"])
         .arg(&target)

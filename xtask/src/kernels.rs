@@ -65,10 +65,7 @@ pub fn choose(matrix: &Matrix, words: &[String], modules: Option<&Path>) -> Resu
             check_image(Path::new(word))?;
             images += 1;
             let modules = modules.map(Path::to_path_buf);
-            choices.push(Choice::Image {
-                path: PathBuf::from(word),
-                modules,
-            });
+            choices.push(Choice::Image { path: PathBuf::from(word), modules });
         } else {
             let series: Vec<&str> = matrix.kernel.iter().map(|kernel| &*kernel.series).collect();
             return Err(failure::usage(format!(
@@ -78,9 +75,7 @@ pub fn choose(matrix: &Matrix, words: &[String], modules: Option<&Path>) -> Resu
         }
     }
     if modules.is_some() && images == 0 {
-        return Err(failure::usage(
-            "--modules is for a kernel that is named by its path",
-        ));
+        return Err(failure::usage("--modules is for a kernel that is named by its path"));
     }
     if words.is_empty() {
         choices.extend(matrix.kernel.iter().cloned().map(Choice::Pinned));
@@ -100,10 +95,7 @@ fn check_image(path: &Path) -> Result<()> {
         Err(error) => return Err(error).context(format!("reading {}", path.display())),
     };
     if !known {
-        return Err(failure::usage(format!(
-            "{} is not a kernel image",
-            path.display()
-        )));
+        return Err(failure::usage(format!("{} is not a kernel image", path.display())));
     }
     Ok(())
 }
@@ -144,12 +136,7 @@ fn ensure_pinned(
     link(&matrix.root, &pinned.series, &entry)?;
     let config = Some(entry.join("config"));
     let vmlinuz = entry.join("vmlinuz");
-    Ok(Kernel {
-        name: pinned.series.clone(),
-        vmlinuz,
-        initramfs,
-        config,
-    })
+    Ok(Kernel { name: pinned.series.clone(), vmlinuz, initramfs, config })
 }
 
 /// Names a kernel's place in the cache, after all that decides what is there.
@@ -190,21 +177,12 @@ fn fetch_pinned(
                 return Ok(content);
             }
         }
-        Err(anyhow!(
-            "the packages that kernels.toml names for it hold no {what} of {release}"
-        ))
+        Err(anyhow!("the packages that kernels.toml names for it hold no {what} of {release}"))
     };
-    let directories = [
-        format!("usr/lib/modules/{release}"),
-        format!("lib/modules/{release}"),
-    ];
+    let directories = [format!("usr/lib/modules/{release}"), format!("lib/modules/{release}")];
     let either = |file: &str| directories.each_ref().map(|dir| format!("{dir}/{file}"));
-    let boot = |file: &str| {
-        [
-            format!("boot/{file}-{release}"),
-            format!("{}/{file}", directories[0]),
-        ]
-    };
+    let boot =
+        |file: &str| [format!("boot/{file}-{release}"), format!("{}/{file}", directories[0])];
     let vmlinuz = find_one(&boot("vmlinuz"), "vmlinuz")?;
     let config = find_one(&boot("config"), "config")?;
     let builtin = find_one(&either("modules.builtin"), "modules.builtin")?;
@@ -212,18 +190,11 @@ fn fetch_pinned(
     let inside = |path: &&str| directories.iter().any(|dir| path.starts_with(dir));
     let paths = debs.iter().flat_map(Deb::paths).filter(inside);
     let available = Available::new(paths, &String::from_utf8_lossy(&builtin));
-    let chosen = available.select(&matrix.modules, |path| {
-        find(path)?.ok_or_else(|| anyhow!("{path} is gone"))
-    })?;
+    let chosen = available
+        .select(&matrix.modules, |path| find(path)?.ok_or_else(|| anyhow!("{path} is gone")))?;
     let modules = initramfs::modules(&chosen)?;
-    cache.install(
-        key,
-        &[
-            ("vmlinuz", &vmlinuz),
-            ("config", &config),
-            ("modules.cpio", &modules),
-        ],
-    )?;
+    cache
+        .install(key, &[("vmlinuz", &vmlinuz), ("config", &config), ("modules.cpio", &modules)])?;
     Ok(())
 }
 
@@ -255,17 +226,8 @@ fn ensure_image(
     let key = &hex(&Sha256::digest(vmlinuz.as_os_str().as_encoded_bytes()))[..12];
     let initramfs = cache.dir().join("images").join(format!("{key}.initramfs"));
     cache.replace(&initramfs, &with_init(initramfs::modules(&chosen)?)?)?;
-    let name = vmlinuz
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    Ok(Kernel {
-        name,
-        vmlinuz,
-        initramfs,
-        config: None,
-    })
+    let name = vmlinuz.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(Kernel { name, vmlinuz, initramfs, config: None })
 }
 
 fn with_init(mut modules: Vec<u8>) -> Result<Vec<u8>> {
@@ -292,20 +254,24 @@ fn files_under(directory: &Path) -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// Makes `target/kernels/SERIES`, which `vmtest.toml` names, lead to the cache's entry.
+/// Makes `target/kernels/SERIES`, which `vmtest.toml` names, lead to the cache's entry, and
+/// `target/kernels/workspace` to the workspace: plain `vmtest` mounts that in another place, where
+/// Cargo would build all anew.
 fn link(root: &Path, series: &str, entry: &Path) -> Result<()> {
     let directory = root.join("target/kernels");
-    let link = directory.join(series);
-    if fs::read_link(&link).is_ok_and(|old| old == entry) {
-        return Ok(());
-    }
-    let make = || -> io::Result<()> {
-        fs::create_dir_all(&directory)?;
-        let staging = directory.join(format!(".{series}.{}", std::process::id()));
-        std::os::unix::fs::symlink(entry, &staging)?;
+    let make = |name: &str, to: &Path| -> io::Result<()> {
+        let link = directory.join(name);
+        if fs::read_link(&link).is_ok_and(|old| old == to) {
+            return Ok(());
+        }
+        let staging = directory.join(format!(".{name}.{}", std::process::id()));
+        std::os::unix::fs::symlink(to, &staging)?;
         fs::rename(&staging, &link)
     };
-    make().with_context(|| format!("linking {}", link.display()))
+    fs::create_dir_all(&directory)
+        .and_then(|()| make(series, entry))
+        .and_then(|()| make("workspace", root))
+        .with_context(|| format!("linking {}", directory.join(series).display()))
 }
 
 /// A row of the list of kernels.

@@ -11,9 +11,7 @@ const NAME_ONE: &str = "name a Debian mirror once with --mirror URL or XTASK_MIR
 
 /// The mirrors to try, in order, each ending in a slash.
 pub fn candidates(named: Option<&str>) -> Result<Vec<String>> {
-    let variable = std::env::var("XTASK_MIRROR")
-        .ok()
-        .filter(|value| !value.is_empty());
+    let variable = std::env::var("XTASK_MIRROR").ok().filter(|value| !value.is_empty());
     if let Some(url) = named.map(str::to_owned).or(variable) {
         if !is_http(&url) {
             return Err(failure::usage(format!(
@@ -25,12 +23,7 @@ pub fn candidates(named: Option<&str>) -> Result<Vec<String>> {
     // Without --no-release-info apt names only sources whose indexes it has already fetched, and
     // a fresh container has none.
     let output = Command::new("apt-get")
-        .args([
-            "indextargets",
-            "--no-release-info",
-            "--format",
-            "$(REPO_URI) $(RELEASE)",
-        ])
+        .args(["indextargets", "--no-release-info", "--format", "$(REPO_URI) $(RELEASE)"])
         .output();
     let output = match output {
         Ok(output) => output,
@@ -120,10 +113,7 @@ mod tests {
 
     #[test]
     fn a_named_mirror_is_the_only_one_and_must_be_http() {
-        assert_eq!(
-            candidates(Some("http://c.test/x")).unwrap(),
-            ["http://c.test/x/"]
-        );
+        assert_eq!(candidates(Some("http://c.test/x")).unwrap(), ["http://c.test/x/"]);
         let error = candidates(Some("/srv/debian")).unwrap_err();
         assert_eq!(failure::exit_of(&error), failure::Exit::Usage);
     }

@@ -23,9 +23,7 @@ pub struct Available {
 impl Available {
     /// `paths` are the kernel's files, `builtin` the content of its `modules.builtin`.
     pub fn new<'a>(paths: impl Iterator<Item = &'a str>, builtin: &str) -> Available {
-        let paths = paths
-            .filter_map(|path| Some((name(path)?, path.to_owned())))
-            .collect();
+        let paths = paths.filter_map(|path| Some((name(path)?, path.to_owned()))).collect();
         let builtin = builtin.lines().filter_map(name).collect();
         Available { paths, builtin }
     }
@@ -66,10 +64,7 @@ impl Available {
             self.visit(&dependency, read, seen, chosen)
                 .with_context(|| format!("module {name} needs {dependency}"))?;
         }
-        chosen.push(Module {
-            name: name.to_owned(),
-            content,
-        });
+        chosen.push(Module { name: name.to_owned(), content });
         Ok(())
     }
 }
@@ -88,9 +83,7 @@ fn absent(name: &str) -> anyhow::Error {
 fn name(path: &str) -> Option<String> {
     let file = path.rsplit('/').next()?;
     let (stem, rest) = file.split_once(".ko")?;
-    ["", ".xz", ".zst", ".gz"]
-        .contains(&rest)
-        .then(|| stem.replace('-', "_"))
+    ["", ".xz", ".zst", ".gz"].contains(&rest).then(|| stem.replace('-', "_"))
 }
 
 fn decompress(path: &str, content: Vec<u8>) -> Result<Vec<u8>> {

@@ -61,13 +61,7 @@ const TOOLS: &[Tool] = &[
         dnf: "gcc",
         pacman: "gcc",
     },
-    Tool {
-        what: "make",
-        sign: Sign::Program(&["make"]),
-        apt: "make",
-        dnf: "make",
-        pacman: "make",
-    },
+    Tool { what: "make", sign: Sign::Program(&["make"]), apt: "make", dnf: "make", pacman: "make" },
     Tool {
         what: "pkg-config",
         sign: Sign::Program(&["pkg-config", "pkgconf"]),
@@ -107,9 +101,7 @@ impl Tool {
         match &self.sign {
             Sign::Program(names) => names.iter().any(|name| in_path(name)),
             Sign::Library(package, header) => {
-                let found = Command::new("pkg-config")
-                    .args(["--exists", package])
-                    .status();
+                let found = Command::new("pkg-config").args(["--exists", package]).status();
                 found.is_ok_and(|status| status.success())
                     || Path::new("/usr/include").join(header).exists()
             }
@@ -138,33 +130,19 @@ pub fn ensure_tools() -> Result<()> {
     }
     let install = ["install", "-y", "--no-install-recommends"];
     apt(&[&install[..], &packages].concat()).with_context(|| {
-        format!(
-            "install by hand, as root: apt-get install {}",
-            packages.join(" ")
-        )
+        format!("install by hand, as root: apt-get install {}", packages.join(" "))
     })?;
-    let still: Vec<&str> = missing
-        .iter()
-        .filter(|tool| !tool.is_there())
-        .map(|tool| tool.what)
-        .collect();
+    let still: Vec<&str> =
+        missing.iter().filter(|tool| !tool.is_there()).map(|tool| tool.what).collect();
     if !still.is_empty() {
-        bail!(
-            "{} was installed, but there is still no {}",
-            packages.join(" "),
-            still.join(", ")
-        );
+        bail!("{} was installed, but there is still no {}", packages.join(" "), still.join(", "));
     }
     Ok(())
 }
 
 fn by_hand(names: &str, missing: &[&Tool]) -> String {
     let list = |package: fn(&Tool) -> &'static str| {
-        missing
-            .iter()
-            .map(|tool| package(tool))
-            .collect::<Vec<_>>()
-            .join(" ")
+        missing.iter().map(|tool| package(tool)).collect::<Vec<_>>().join(" ")
     };
     format!(
         "missing: {names}; install\n  Debian: apt-get install {}\n  Fedora: dnf install {}\n  Arch: pacman -S {}",
@@ -184,15 +162,10 @@ fn apt(arguments: &[&str]) -> Result<()> {
     } else {
         bail!("this is not root, and there is no sudo");
     };
-    command
-        .args(["--quiet", "-o", "DPkg::Lock::Timeout=120"])
-        .args(arguments);
+    command.args(["--quiet", "-o", "DPkg::Lock::Timeout=120"]).args(arguments);
     command.env("DEBIAN_FRONTEND", "noninteractive");
     // Standard output is for results: apt's lines are progress.
-    let status = command
-        .stdout(std::io::stderr())
-        .status()
-        .context("running apt-get")?;
+    let status = command.stdout(std::io::stderr()).status().context("running apt-get")?;
     if !status.success() {
         bail!("apt-get {} failed ({status})", arguments.join(" "));
     }
@@ -203,7 +176,5 @@ fn apt(arguments: &[&str]) -> Result<()> {
 fn in_path(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path)
-        .chain(system)
-        .any(|directory| directory.join(name).is_file())
+    std::env::split_paths(&path).chain(system).any(|directory| directory.join(name).is_file())
 }

@@ -66,13 +66,7 @@ fn run() -> Result<std::convert::Infallible, String> {
 }
 
 fn attach(source: &str, target: &str, kind: &str, data: &str) -> Result<(), Errno> {
-    mount(
-        Some(source),
-        target,
-        Some(kind),
-        MsFlags::empty(),
-        Some(data),
-    )
+    mount(Some(source), target, Some(kind), MsFlags::empty(), Some(data))
 }
 
 fn mount_device(kind: &str, target: &str) -> Result<(), String> {
@@ -121,10 +115,7 @@ fn switch_root() -> Result<(), String> {
 
 /// The value of the last `key` on the command line: the user's arguments come after vmtest's.
 fn last<'a>(cmdline: &'a str, key: &str) -> Option<&'a str> {
-    cmdline
-        .split_whitespace()
-        .filter_map(|word| word.strip_prefix(key))
-        .next_back()
+    cmdline.split_whitespace().filter_map(|word| word.strip_prefix(key)).next_back()
 }
 
 /// Writes one line to the kernel's log, which cannot be torn by the kernel's own lines; to the
