@@ -98,40 +98,23 @@ fn probe_once(kernel: &Path, cache: &Path) -> Result<bool> {
             }
         }
     }
-    let works = boots(
-        Command::new(QEMU).args(Accel::Kvm.qemu_args()),
-        kernel,
-        PROBE_LIMIT,
-    )?;
+    let works = boots(Command::new(QEMU).args(Accel::Kvm.qemu_args()), kernel, PROBE_LIMIT)?;
     let known = serde_json::to_vec(&Probed { boot, qemu, works })?;
     let mut new = tempfile::NamedTempFile::new_in(cache)?;
     std::io::Write::write_all(&mut new, &known)?;
-    new.persist(&file)
-        .context("cannot keep the outcome of the KVM probe")?;
+    new.persist(&file).context("cannot keep the outcome of the KVM probe")?;
     Ok(works)
 }
 
 /// Whether a kernel gets as far as its first line in time.
 fn boots(qemu: &mut Command, kernel: &Path, limit: Duration) -> Result<bool> {
-    qemu.args([
-        "-m",
-        "512M",
-        "-nodefaults",
-        "-display",
-        "none",
-        "-no-reboot",
-    ])
-    .args([
-        "-serial",
-        "stdio",
-        "-append",
-        "earlyprintk=serial,0,115200 console=ttyS0 panic=-1",
-    ])
-    .arg("-kernel")
-    .arg(kernel)
-    .stdin(Stdio::null())
-    .stdout(Stdio::piped())
-    .stderr(Stdio::null());
+    qemu.args(["-m", "512M", "-nodefaults", "-display", "none", "-no-reboot"])
+        .args(["-serial", "stdio", "-append", "earlyprintk=serial,0,115200 console=ttyS0 panic=-1"])
+        .arg("-kernel")
+        .arg(kernel)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
     let mut child = spawn_bound(qemu)?;
     let lines = BufReader::new(child.stdout.take().context("QEMU's output")?).split(b'\n');
     let (found, seen) = mpsc::channel();

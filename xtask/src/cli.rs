@@ -79,7 +79,7 @@ enum Command {
     /// Run all tests as root on every kernel, or on the kernels named
     ///
     /// Without -k, the tests of the host (doc tests, and those of the runner) run first. Reports
-    /// are written to kernel-report.json and kernel-report.xml in the target directory.
+    /// are written to kernel-report.json, .xml (JUnit) and .txt in the target directory.
     Test {
         /// A kernel; may be given several times [default: all of kernels.toml]
         #[arg(short = 'k', long = "kernel", value_name = "K")]
@@ -148,18 +148,12 @@ pub fn run() -> Result<u8> {
         Command::Guardian { dir, qemu } => return Ok(u8::try_from(guardian::run(&dir, &qemu)?)?),
         Command::Guest { share } => return Ok(u8::try_from(guest::run(&share)?)?),
         Command::Setup => setup::ensure_tools().map(|()| Exit::Passed)?,
-        Command::Kernels {
-            json,
-            command: None,
-        } => {
+        Command::Kernels { json, command: None } => {
             let workspace = Workspace::find()?;
             kernels::list(&Matrix::load(&workspace.root)?, &place.cache()?, json)?;
             Exit::Passed
         }
-        Command::Kernels {
-            json: _,
-            command: Some(KernelsCommand::Fetch { kernels: words }),
-        } => {
+        Command::Kernels { json: _, command: Some(KernelsCommand::Fetch { kernels: words }) } => {
             let workspace = Workspace::find()?;
             setup::ensure_tools()?;
             let matrix = Matrix::load(&workspace.root)?;
@@ -174,28 +168,13 @@ pub fn run() -> Result<u8> {
             };
             setup::ensure_tools()?;
             let program = workspace.build_example(&name)?;
-            one_guest(
-                &workspace,
-                place,
-                &on,
-                Work::Run {
-                    program,
-                    args: vec![],
-                },
-            )?
+            one_guest(&workspace, place, &on, Work::Run { program, args: vec![] })?
         }
         Command::Shell { on } => {
             setup::ensure_tools()?;
             one_guest(&Workspace::find()?, place, &on, Work::Hold)?
         }
-        Command::Test {
-            kernels,
-            modules,
-            deadline,
-            jobs,
-            shell_on_failure,
-            libtest,
-        } => {
+        Command::Test { kernels, modules, deadline, jobs, shell_on_failure, libtest } => {
             let workspace = Workspace::find()?;
             let filter = filter(&libtest)?;
             let matrix = Matrix::load(&workspace.root)?;
@@ -217,23 +196,13 @@ pub fn run() -> Result<u8> {
                 (false, None) => accel.guests_at_once(candidates[0].config.num_cpus.into()),
             };
             let deadline = Duration::from_secs(deadline);
-            let plan = Plan {
-                binaries,
-                filter,
-                accel,
-                deadline,
-                jobs,
-                shell_on_failure,
-            };
+            let plan = Plan { binaries, filter, accel, deadline, jobs, shell_on_failure };
             handle_signals()?;
             let reports = test::run(&candidates, &plan, &ui)?;
             report::write(&reports, &workspace.target)?;
             println!("{}", report::details(&reports));
             println!("{}", report::table(&reports));
-            println!(
-                "reports: {}/kernel-report.{{json,xml}}",
-                workspace.target.display()
-            );
+            println!("reports: {}/kernel-report.{{json,xml}}", workspace.target.display());
             host?;
             report::exit(&reports)
         }
@@ -266,11 +235,7 @@ fn candidates(
         let kernel = kernels::ensure(choice, matrix, &cache, place.mirror.as_deref())?;
         let config = targets.vm(&kernel.name);
         let dir = guest_dir(&workspace.target, &kernel.name)?;
-        candidates.push(Candidate {
-            kernel,
-            config,
-            dir,
-        });
+        candidates.push(Candidate { kernel, config, dir });
     }
     Ok(candidates)
 }
@@ -292,20 +257,10 @@ fn one_guest(workspace: &Workspace, place: &Place, on: &OneKernel, work: Work) -
     };
     let ui = Ui::default();
     let mut candidates = candidates(workspace, place, &matrix, &targets, &choices)?;
-    let Candidate {
-        kernel,
-        config,
-        dir,
-    } = candidates.remove(0);
+    let Candidate { kernel, config, dir } = candidates.remove(0);
     let accel = choose_accel(place, &kernel, &ui)?;
     let deadline = Duration::from_secs(on.deadline);
-    let guest = Guest {
-        kernel: &kernel,
-        config: &config,
-        accel,
-        deadline,
-        dir,
-    };
+    let guest = Guest { kernel: &kernel, config: &config, accel, deadline, dir };
     handle_signals()?;
 
     let is_shell = matches!(work, Work::Hold);
@@ -326,10 +281,7 @@ fn one_guest(workspace: &Workspace, place: &Place, on: &OneKernel, work: Work) -
     }
     match end {
         End::Marker { success: true, .. } => Ok(Exit::Passed),
-        End::Marker {
-            success: false,
-            how,
-        } => Err(failed(format!("the program failed: {how}"))),
+        End::Marker { success: false, how } => Err(failed(format!("the program failed: {how}"))),
         End::NoMarker(why) => Err(failed(format!("the guest ended without a verdict: {why}"))),
         End::NoBoot { why, .. } => bail!("{}: {why}", kernel.name),
     }

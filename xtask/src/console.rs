@@ -39,16 +39,8 @@ impl Scanner {
             toml::from_str(include_str!("console.toml")).context("console.toml")?;
         let compile = |p: &str| Regex::new(p).with_context(|| format!("console.toml: {p}"));
         Ok(Scanner {
-            deny: lists
-                .deny
-                .iter()
-                .map(|p| compile(p))
-                .collect::<Result<_>>()?,
-            allow: lists
-                .allow
-                .iter()
-                .map(|a| compile(&a.pattern))
-                .collect::<Result<_>>()?,
+            deny: lists.deny.iter().map(|p| compile(p)).collect::<Result<_>>()?,
+            allow: lists.allow.iter().map(|a| compile(&a.pattern)).collect::<Result<_>>()?,
         })
     }
 
@@ -57,10 +49,7 @@ impl Scanner {
     pub fn scan(&self, log: &Path) -> Result<Option<String>> {
         let text = read(log)?;
         if !text.contains("Linux version ") {
-            bail!(
-                "{} cannot be scanned: it does not hold the kernel's first line",
-                log.display()
-            );
+            bail!("{} cannot be scanned: it does not hold the kernel's first line", log.display());
         }
         let lines: Vec<&str> = text.lines().collect();
         Ok(self.first_report(&lines))
@@ -74,11 +63,7 @@ impl Scanner {
         };
         let at = lines.iter().position(denied)?;
         let mut quoted = String::new();
-        if let Some(test) = lines[..at]
-            .iter()
-            .rev()
-            .find_map(|l| message(l).strip_prefix(BEGIN))
-        {
+        if let Some(test) = lines[..at].iter().rev().find_map(|l| message(l).strip_prefix(BEGIN)) {
             quoted.push_str(&format!("during {test}:\n"));
         }
         for line in lines[at..].iter().take(QUOTED) {
@@ -106,11 +91,7 @@ pub fn last_lines(log: &Path, count: usize) -> String {
 /// The line that our PID 1 prints when it gives up.
 pub fn refusal(log: &Path) -> Option<String> {
     let text = read(log).ok()?;
-    let line = text
-        .lines()
-        .map(message)
-        .filter(|l| l.starts_with("xtask-init: "))
-        .last()?;
+    let line = text.lines().map(message).filter(|l| l.starts_with("xtask-init: ")).last()?;
     (!line.contains("root ready")).then(|| line.to_owned())
 }
 
@@ -160,10 +141,7 @@ mod tests {
         ])
         .unwrap();
         assert!(quoted.starts_with("during suite::b:\n"), "{quoted}");
-        assert!(
-            quoted.contains("helpers.c:1") && quoted.contains("Modules linked"),
-            "{quoted}"
-        );
+        assert!(quoted.contains("helpers.c:1") && quoted.contains("Modules linked"), "{quoted}");
     }
 
     #[test]
@@ -185,20 +163,13 @@ mod tests {
             "watchdog: BUG: soft lockup - CPU#0 stuck for 22s!",
             "general protection fault, probably for non-canonical address",
         ] {
-            assert!(
-                report(&[&format!("[   12.345678] {line}")]).is_some(),
-                "{line}"
-            );
+            assert!(report(&[&format!("[   12.345678] {line}")]).is_some(), "{line}");
         }
     }
 
     #[test]
     fn ordinary_lines_are_no_report() {
-        let boot = [
-            "[    0.0] Linux version 6.12",
-            "[    1.0] warning: fine",
-            "Mem: BUG-free",
-        ];
+        let boot = ["[    0.0] Linux version 6.12", "[    1.0] warning: fine", "Mem: BUG-free"];
         assert_eq!(report(&boot), None);
     }
 
@@ -206,11 +177,6 @@ mod tests {
     fn a_log_without_a_boot_cannot_be_scanned() {
         let log = tempfile::NamedTempFile::new().unwrap();
         assert!(Scanner::new().unwrap().scan(log.path()).is_err());
-        assert!(
-            Scanner::new()
-                .unwrap()
-                .scan(Path::new("/nonexistent/console.log"))
-                .is_err()
-        );
+        assert!(Scanner::new().unwrap().scan(Path::new("/nonexistent/console.log")).is_err());
     }
 }

@@ -47,27 +47,15 @@ impl Post {
             .context("cannot make a directory for the guest's sockets")?;
         let leash = UnixListener::bind(dir.path().join("leash"))
             .context("cannot make the guardian's socket")?;
-        let orders = Orders {
-            accel,
-            console_log: console_log.to_owned(),
-        };
+        let orders = Orders { accel, console_log: console_log.to_owned() };
         fs::write(dir.path().join("orders.json"), serde_json::to_vec(&orders)?)?;
 
         let exe = std::env::current_exe().context("cannot find the runner's own executable")?;
-        let quoted = exe
-            .to_str()
-            .context("the runner's path is not UTF-8")?
-            .replace('\'', r"'\''");
+        let quoted = exe.to_str().context("the runner's path is not UTF-8")?.replace('\'', r"'\''");
         let script = dir.path().join("qemu");
-        fs::write(
-            &script,
-            format!("#!/bin/sh\nexec '{quoted}' guardian \"${{0%/*}}\" \"$@\"\n"),
-        )?;
+        fs::write(&script, format!("#!/bin/sh\nexec '{quoted}' guardian \"${{0%/*}}\" \"$@\"\n"))?;
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
-        Ok(Post {
-            dir,
-            leash: Some(leash),
-        })
+        Ok(Post { dir, leash: Some(leash) })
     }
 
     /// What vmtest is to run as QEMU.
@@ -133,9 +121,7 @@ pub fn spawn_bound(command: &mut Command) -> Result<Child> {
         });
     }
     let program = command.get_program().to_string_lossy().into_owned();
-    command
-        .spawn()
-        .with_context(|| format!("cannot start {program}"))
+    command.spawn().with_context(|| format!("cannot start {program}"))
 }
 
 fn wait(qemu: &mut Child, leash: &mut UnixStream) -> Result<i32> {
@@ -222,9 +208,7 @@ fn rewrite(args: &[String], orders: &Orders, console: &Path) -> Result<Vec<Strin
 
 /// A path as a value of a QEMU option: a comma in it is doubled.
 fn comma_doubled(path: &Path) -> Result<String> {
-    let path = path
-        .to_str()
-        .with_context(|| format!("{} is not UTF-8", path.display()))?;
+    let path = path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?;
     Ok(path.replace(',', ",,"))
 }
 
@@ -253,42 +237,28 @@ mod tests {
     ];
 
     fn rewritten(accel: Accel) -> String {
-        let orders = Orders {
-            accel,
-            console_log: "/log,1".into(),
-        };
-        rewrite(&args(VMTEST), &orders, Path::new("/run/console"))
-            .unwrap()
-            .join(" ")
+        let orders = Orders { accel, console_log: "/log,1".into() };
+        rewrite(&args(VMTEST), &orders, Path::new("/run/console")).unwrap().join(" ")
     }
 
     #[test]
     fn tcg_runs_every_cpu_in_one_thread_and_drops_vmtests_kvm() {
         let line = rewritten(Accel::Tcg);
         assert!(line.contains("-accel tcg,thread=single -cpu max"), "{line}");
-        assert!(
-            !line.contains("-enable-kvm") && !line.contains("-cpu host"),
-            "{line}"
-        );
+        assert!(!line.contains("-enable-kvm") && !line.contains("-cpu host"), "{line}");
     }
 
     #[test]
     fn the_root_is_exported_read_only_and_the_console_logged() {
         let line = rewritten(Accel::Kvm);
-        assert!(
-            line.contains("mount_tag=/dev/root,security_model=none,readonly=on"),
-            "{line}"
-        );
+        assert!(line.contains("mount_tag=/dev/root,security_model=none,readonly=on"), "{line}");
         assert!(line.contains("logfile=/log,,1"), "{line}");
         assert!(!line.contains("mon:stdio"), "{line}");
     }
 
     #[test]
     fn arguments_without_a_root_are_refused() {
-        let orders = Orders {
-            accel: Accel::Tcg,
-            console_log: "/log".into(),
-        };
+        let orders = Orders { accel: Accel::Tcg, console_log: "/log".into() };
         assert!(rewrite(&args(&["-m", "2G"]), &orders, Path::new("/run/console")).is_err());
     }
 

@@ -23,12 +23,8 @@ use crate::version::is_at_least;
 pub fn run(share: &Path) -> Result<i32> {
     let job = fs::read(share.join(JOB_FILE)).context("cannot read the job")?;
     let job: Job = serde_json::from_slice(&job).context("cannot read the job")?;
-    let host = Host {
-        marker: &job.marker,
-    };
-    host.tell(&Event::Started {
-        release: release()?,
-    })?;
+    let host = Host { marker: &job.marker };
+    host.tell(&Event::Started { release: release()? })?;
     let ended = match mount_bpffs().and_then(|()| work(&job, &host)) {
         Ok(ended) => ended,
         Err(e) => (false, format!("{e:#}")),
@@ -57,10 +53,7 @@ impl Host<'_> {
 }
 
 fn release() -> Result<String> {
-    let release = nix::sys::utsname::uname()?
-        .release()
-        .to_string_lossy()
-        .into_owned();
+    let release = nix::sys::utsname::uname()?.release().to_string_lossy().into_owned();
     Ok(release)
 }
 
@@ -71,14 +64,8 @@ fn mount_bpffs() -> Result<()> {
     if !bpffs.is_dir() {
         return Ok(());
     }
-    mount(
-        None::<&str>,
-        bpffs,
-        Some("bpf"),
-        MsFlags::empty(),
-        None::<&str>,
-    )
-    .context("cannot mount /sys/fs/bpf")
+    mount(None::<&str>, bpffs, Some("bpf"), MsFlags::empty(), None::<&str>)
+        .context("cannot mount /sys/fs/bpf")
 }
 
 fn work(job: &Job, host: &Host) -> Result<(bool, String)> {
@@ -102,19 +89,13 @@ fn tests(binaries: &[TestBinary], filter: &Filter, host: &Host) -> Result<(bool,
             Ignored::Skip => list(binary, filter, &["--ignored"])?.into_iter().collect(),
             Ignored::Include | Ignored::Only => HashSet::new(),
         };
-        let only: &[&str] = if filter.ignored == Ignored::Only {
-            &["--ignored"]
-        } else {
-            &[]
-        };
+        let only: &[&str] = if filter.ignored == Ignored::Only { &["--ignored"] } else { &[] };
         for test in list(binary, filter, only)? {
             let is_ignored = ignored.contains(&test);
             chosen.push((binary, test, is_ignored));
         }
     }
-    host.tell(&Event::Chosen {
-        tests: chosen.len(),
-    })?;
+    host.tell(&Event::Chosen { tests: chosen.len() })?;
     let mut failed = 0;
     for (binary, test, is_ignored) in chosen {
         let name = format!("{}::{test}", binary.name);
@@ -123,7 +104,8 @@ fn tests(binaries: &[TestBinary], filter: &Filter, host: &Host) -> Result<(bool,
             TestResult::new(name, Outcome::Skipped, reason)
         } else {
             host.tell(&Event::Begin { test: name.clone() })?;
-            fs::write("/dev/kmsg", format!("<6>{BEGIN}{name}"))
+            // Without the newline the kernel holds the line back, for more of it to come.
+            fs::write("/dev/kmsg", format!("<6>{BEGIN}{name}\n"))
                 .context("cannot write to the kernel's log")?;
             one(binary, &test, name)?
         };
@@ -147,23 +129,12 @@ fn list(binary: &TestBinary, filter: &Filter, more: &[&str]) -> Result<Vec<Strin
         bail!("{} cannot list its tests: {}", binary.name, said.trim());
     }
     let names = String::from_utf8_lossy(&output.stdout).into_owned();
-    Ok(names
-        .lines()
-        .filter_map(|l| l.strip_suffix(": test"))
-        .map(str::to_owned)
-        .collect())
+    Ok(names.lines().filter_map(|l| l.strip_suffix(": test")).map(str::to_owned).collect())
 }
 
 impl TestResult {
     fn new(name: String, outcome: Outcome, reason: String) -> Self {
-        TestResult {
-            name,
-            outcome,
-            reason,
-            seconds: 0.0,
-            output: String::new(),
-            facts: vec![],
-        }
+        TestResult { name, outcome, reason, seconds: 0.0, output: String::new(), facts: vec![] }
     }
 }
 
@@ -187,25 +158,12 @@ fn one(binary: &TestBinary, test: &str, name: String) -> Result<TestResult> {
     output.rewind()?;
     output.read_to_end(&mut said)?;
     let mut noted = String::new();
-    notes
-        .read_to_string(&mut noted)
-        .context("cannot read the test's events")?;
+    notes.read_to_string(&mut noted).context("cannot read the test's events")?;
 
     let said = String::from_utf8_lossy(&said).into_owned();
     let (outcome, reason, facts) = judge(status, &said, &noted, &release()?);
-    let output = if outcome == Outcome::Failed {
-        said
-    } else {
-        String::new()
-    };
-    Ok(TestResult {
-        name,
-        outcome,
-        reason,
-        seconds,
-        output,
-        facts,
-    })
+    let output = if outcome == Outcome::Failed { said } else { String::new() };
+    Ok(TestResult { name, outcome, reason, seconds, output, facts })
 }
 
 type Judged = (Outcome, String, Vec<(String, String)>);
@@ -235,11 +193,7 @@ fn judge(status: ExitStatus, said: &str, noted: &str, release: &str) -> Judged {
     match skip {
         None => (Outcome::Passed, String::new(), facts),
         Some((needs, reason)) => match is_at_least(release, &needs) {
-            Ok(false) => (
-                Outcome::Skipped,
-                format!("needs Linux {needs}: {reason}"),
-                facts,
-            ),
+            Ok(false) => (Outcome::Skipped, format!("needs Linux {needs}: {reason}"), facts),
             Ok(true) => {
                 let reason = format!("it skipped itself for want of Linux {needs}, on {release}");
                 (Outcome::Failed, reason, facts)
@@ -275,10 +229,7 @@ mod tests {
     fn a_skip_counts_only_below_the_version_that_it_names() {
         let needs = |v| format!(r#"{{"skip":{{"needs":"{v}","reason":"why"}}}}"#);
         let (below, reason) = outcome(0, PASSED, &needs("7.0"));
-        assert_eq!(
-            (below, reason.as_str()),
-            (Outcome::Skipped, "needs Linux 7.0: why")
-        );
+        assert_eq!((below, reason.as_str()), (Outcome::Skipped, "needs Linux 7.0: why"));
         assert_eq!(outcome(0, PASSED, &needs("6.12")).0, Outcome::Failed);
         assert_eq!(outcome(256, PASSED, &needs("7.0")).0, Outcome::Failed);
         assert_eq!(outcome(0, PASSED, &needs("seven")).0, Outcome::Failed);
@@ -286,10 +237,7 @@ mod tests {
 
     #[test]
     fn a_signal_and_a_silent_exit_are_failures() {
-        assert_eq!(
-            outcome(11, PASSED, ""),
-            (Outcome::Failed, "killed by SIGSEGV".into())
-        );
+        assert_eq!(outcome(11, PASSED, ""), (Outcome::Failed, "killed by SIGSEGV".into()));
         assert_eq!(outcome(0, "", "").0, Outcome::Failed);
         assert_eq!(outcome(0, PASSED, "").0, Outcome::Passed);
     }

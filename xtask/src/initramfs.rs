@@ -104,3 +104,63 @@ pub fn build_init() -> Result<Vec<u8>> {
     let program = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
     Ok(built.insert(program).clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cpio::newc::Reader;
+    use std::io::Read;
+
+    /// The entries' names, modes and contents.
+    fn entries(archive: &[u8]) -> Vec<(String, u32, String)> {
+        let mut entries = Vec::new();
+        let mut rest = archive;
+        loop {
+            let mut reader = Reader::new(rest).unwrap();
+            if reader.entry().is_trailer() {
+                return entries;
+            }
+            let (name, mode) = (reader.entry().name().to_owned(), reader.entry().mode());
+            let mut content = String::new();
+            reader.read_to_string(&mut content).unwrap();
+            entries.push((name, mode, content));
+            rest = reader.finish().unwrap();
+        }
+    }
+
+    #[test]
+    fn modules_are_listed_in_their_order() {
+        let module = |name: &str| Module { name: name.to_owned(), content: name.into() };
+        let archive = modules(&[module("b"), module("a")]).unwrap();
+        // Another archive follows it.
+        assert_eq!(archive.len() % 4, 0);
+        let file = |name: &str, content: &str| (name.to_owned(), FILE, content.to_owned());
+        assert_eq!(
+            entries(&archive),
+            [
+                ("modules".to_owned(), DIRECTORY, String::new()),
+                file("modules/b.ko", "b"),
+                file("modules/a.ko", "a"),
+                file("modules/order", "/modules/b.ko\n/modules/a.ko\n"),
+            ]
+        );
+    }
+
+    #[test]
+    fn init_is_a_program_and_has_a_console() {
+        let entries = entries(&init(b"program").unwrap());
+        assert!(entries.contains(&("init".to_owned(), PROGRAM, "program".to_owned())));
+        assert!(entries.contains(&("dev/console".to_owned(), DEVICE, String::new())));
+    }
+
+    #[test]
+    fn the_init_program_needs_no_library() {
+        use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
+        let program = build_init().unwrap();
+        let file = ElfFile64::<object::Endianness>::parse(&*program).unwrap();
+        let mut kinds =
+            file.elf_program_headers().iter().map(|header| header.p_type(file.endian()));
+        assert!(!file.elf_header().is_class_32());
+        assert!(kinds.all(|kind| kind != object::elf::PT_INTERP), "it is linked dynamically");
+    }
+}

@@ -326,3 +326,81 @@ pub fn fetch(matrix: &Matrix, words: &[String], cache: &Cache, mirror: Option<&s
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::{Exit, exit_of};
+    use rstest::rstest;
+
+    fn matrix() -> Matrix {
+        let kernel = |version: &str| {
+            let (series, _) = version.rsplit_once('.').unwrap();
+            let release = format!("{version}-amd64");
+            Pinned { series: series.into(), version: version.into(), release, package: vec![] }
+        };
+        let kernel = ["6.9.8", "6.10.2", "6.2.1"].map(kernel).to_vec();
+        Matrix { root: PathBuf::new(), modules: vec![], kernel }
+    }
+
+    fn names(words: &[&str]) -> Vec<String> {
+        let words: Vec<String> = words.iter().map(|word| word.to_string()).collect();
+        let name = |choice| match choice {
+            Choice::Pinned(pinned) => pinned.series,
+            Choice::Image { path, .. } => path.display().to_string(),
+        };
+        choose(&matrix(), &words, None).unwrap().into_iter().map(name).collect()
+    }
+
+    #[test]
+    fn a_kernel_has_three_names_and_comes_once() {
+        assert_eq!(names(&["6.10", "6.9.8", "6.2.1-amd64", "6.10.2"]), ["6.10", "6.9", "6.2"]);
+        assert_eq!(names(&[]), ["6.9", "6.10", "6.2"]);
+        assert_eq!(matrix().newest().series, "6.10");
+    }
+
+    #[rstest]
+    #[case::unknown("6.1", "there are 6.9, 6.10, 6.2, or the path")]
+    #[case::no_file("/nowhere/bzImage", "no kernel \"/nowhere/bzImage\"")]
+    #[case::no_kernel("/proc/self/exe.toml", "no kernel")]
+    fn a_word_that_names_nothing_is_refused(#[case] word: &str, #[case] says: &str) {
+        let error = choose(&matrix(), &[word.to_owned()], None).unwrap_err();
+        assert_eq!(exit_of(&error), Exit::Usage);
+        assert!(error.to_string().contains(says), "{error}");
+    }
+
+    #[test]
+    fn an_image_is_looked_at() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("bzImage");
+        let word = [path.display().to_string()];
+        let mut image = vec![0; 0x400];
+        fs::write(&path, &image).unwrap();
+        let error = choose(&matrix(), &word, None).unwrap_err();
+        assert!(error.to_string().contains("is not a kernel image"), "{error}");
+        fs::write(&path, b"short").unwrap();
+        assert_eq!(exit_of(&choose(&matrix(), &word, None).unwrap_err()), Exit::Usage);
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        fs::write(&path, &image).unwrap();
+        assert_eq!(names(&[&word[0]]), word);
+    }
+
+    #[test]
+    fn modules_are_for_an_image() {
+        let error = choose(&matrix(), &["6.9".to_owned()], Some(Path::new("/"))).unwrap_err();
+        assert_eq!(exit_of(&error), Exit::Usage);
+    }
+
+    #[test]
+    fn a_directory_without_modules_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(Some(directory.path())).unwrap();
+        let choice = Choice::Image {
+            path: "/proc/self/exe".into(),
+            modules: Some(directory.path().to_path_buf()),
+        };
+        let error = ensure(&choice, &matrix(), &cache, None).unwrap_err();
+        assert_eq!(exit_of(&error), Exit::Usage);
+        assert!(format!("{error:#}").contains("holds no kernel modules"), "{error:#}");
+    }
+}

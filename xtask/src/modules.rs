@@ -116,3 +116,58 @@ fn depends(module: &[u8]) -> Result<Vec<String>> {
         .map(|name| name.replace('-', "_"))
         .collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use std::io::Write;
+
+    #[rstest]
+    #[case("kernel/fs/9p/9p.ko.xz", Some("9p"))]
+    #[case("snd-hda-intel.ko", Some("snd_hda_intel"))]
+    #[case("x.ko.zst", Some("x"))]
+    #[case("x.ko.gz", Some("x"))]
+    #[case("x.ko.lz4", None)]
+    #[case("modules.builtin", None)]
+    fn a_module_is_named_by_its_file(#[case] path: &str, #[case] expected: Option<&str>) {
+        assert_eq!(name(path).as_deref(), expected);
+    }
+
+    #[test]
+    fn every_compression_is_read() {
+        let plain = b"module ".repeat(1000);
+        let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gz.write_all(&plain).unwrap();
+        let gz = gz.finish().unwrap();
+        let level = ruzstd::encoding::CompressionLevel::Fastest;
+        let zst = ruzstd::encoding::compress_to_vec(&plain[..], level);
+        let mut xz = Vec::new();
+        liblzma::read::XzEncoder::new(&plain[..], 1).read_to_end(&mut xz).unwrap();
+        for (path, packed) in [("a.ko.gz", gz), ("a.ko.zst", zst), ("a.ko.xz", xz)] {
+            assert!(packed.len() < plain.len());
+            assert!(decompress(path, packed).unwrap() == plain, "{path}");
+        }
+        assert_eq!(decompress("a.ko", b"plain".to_vec()).unwrap(), b"plain");
+        for path in ["a.ko.gz", "a.ko.zst", "a.ko.xz"] {
+            let error = decompress(path, b"garbage".to_vec()).unwrap_err();
+            assert!(error.to_string().contains(path), "{error:#}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_module_is_named() {
+        let available = Available::new(["9p.ko"].into_iter(), "");
+        let read = |_: &str| Ok(b"garbage".to_vec());
+        let error = available.select(&["9p".to_owned()], read).err().unwrap();
+        assert_eq!(format!("{error:#}").matches("9p.ko").count(), 1, "{error:#}");
+        assert!(format!("{error:#}").contains("not a kernel module"), "{error:#}");
+    }
+
+    #[test]
+    fn a_module_that_is_built_in_is_not_read() {
+        let available = Available::new(["9p.ko"].into_iter(), "kernel/fs/9p/9p.ko\n");
+        let read = |path: &str| panic!("{path} is read");
+        assert!(available.select(&["9p".to_owned()], read).unwrap().is_empty());
+    }
+}

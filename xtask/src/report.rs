@@ -92,16 +92,10 @@ pub fn table(reports: &[KernelReport]) -> String {
     rows[0].extend(facts.iter().map(|f| (*f).to_owned()));
     rows[0].extend(["passed", "failed", "skipped", "seconds", "verdict"].map(str::to_owned));
     for report in reports {
-        let mut row = vec![
-            report.kernel.clone(),
-            report.release.clone(),
-            report.accel.to_string(),
-        ];
+        let mut row = vec![report.kernel.clone(), report.release.clone(), report.accel.to_string()];
         for fact in &facts {
-            let values: BTreeSet<&str> = facts_of(report)
-                .filter(|(n, _)| n == fact)
-                .map(|(_, v)| v)
-                .collect();
+            let values: BTreeSet<&str> =
+                facts_of(report).filter(|(n, _)| n == fact).map(|(_, v)| v).collect();
             row.push(values.into_iter().collect::<Vec<_>>().join(", "));
         }
         row.extend([report.passed, report.failed, report.skipped].map(|n| n.to_string()));
@@ -122,11 +116,7 @@ pub fn table(reports: &[KernelReport]) -> String {
 }
 
 fn facts_of(report: &KernelReport) -> impl Iterator<Item = (&str, &str)> {
-    report
-        .tests
-        .iter()
-        .flat_map(|t| &t.facts)
-        .map(|(n, v)| (n.as_str(), v.as_str()))
+    report.tests.iter().flat_map(|t| &t.facts).map(|(n, v)| (n.as_str(), v.as_str()))
 }
 
 /// Pads cells to columns; those that hold numbers from the second row on go to the right.
@@ -134,26 +124,16 @@ pub fn align(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let cell = |row: &'_ Vec<String>, c: usize| row.get(c).cloned().unwrap_or_default();
     let mut text = String::new();
-    let width = |c| {
-        rows.iter()
-            .map(|r| console::measure_text_width(&cell(r, c)))
-            .max()
-            .unwrap_or(0)
-    };
+    let width =
+        |c| rows.iter().map(|r| console::measure_text_width(&cell(r, c))).max().unwrap_or(0);
     let numbers = |c| {
         rows.len() > 1
-            && rows[1..]
-                .iter()
-                .all(|r| !cell(r, c).is_empty() && cell(r, c).parse::<u64>().is_ok())
+            && rows[1..].iter().all(|r| !cell(r, c).is_empty() && cell(r, c).parse::<u64>().is_ok())
     };
     for row in rows {
         let mut line = String::new();
         for c in 0..columns {
-            let to = if numbers(c) {
-                console::Alignment::Right
-            } else {
-                console::Alignment::Left
-            };
+            let to = if numbers(c) { console::Alignment::Right } else { console::Alignment::Left };
             line.push_str(&console::pad_str(&cell(row, c), width(c), to, None));
             line.push_str("  ");
         }
@@ -168,11 +148,7 @@ pub fn details(reports: &[KernelReport]) -> String {
     let mut text = String::new();
     for report in reports {
         if !report.reason.is_empty() {
-            text.push_str(&format!(
-                "\n{}: {}\n",
-                report.kernel,
-                report.reason.trim_end()
-            ));
+            text.push_str(&format!("\n{}: {}\n", report.kernel, report.reason.trim_end()));
         }
         for test in report.tests.iter().filter(|t| t.outcome == Outcome::Failed) {
             let head = format!("{}: FAILED {}: {}", report.kernel, test.name, test.reason);
@@ -184,11 +160,7 @@ pub fn details(reports: &[KernelReport]) -> String {
     }
     let mut skips: Vec<(String, Vec<&str>)> = Vec::new();
     for report in reports {
-        for test in report
-            .tests
-            .iter()
-            .filter(|t| t.outcome == Outcome::Skipped)
-        {
+        for test in report.tests.iter().filter(|t| t.outcome == Outcome::Skipped) {
             let what = format!("{}: {}", test.name, test.reason);
             match skips.iter_mut().find(|(w, _)| *w == what) {
                 Some((_, kernels)) => kernels.push(&report.kernel),
@@ -205,7 +177,15 @@ pub fn details(reports: &[KernelReport]) -> String {
     text
 }
 
-/// Writes `kernel-report.json` and `kernel-report.xml` (JUnit) into the directory.
+/// The closing line: all tests on all kernels.
+pub fn total(reports: &[KernelReport]) -> String {
+    let sum = |count: fn(&KernelReport) -> usize| reports.iter().map(count).sum::<usize>();
+    let (passed, failed) = (sum(|r| r.passed), sum(|r| r.failed));
+    format!("total: {passed} passed, {failed} failed, {} skipped", sum(|r| r.skipped))
+}
+
+/// Writes `kernel-report.json`, `.xml` (JUnit) and `.txt` (what the terminal shows) into the
+/// directory.
 pub fn write(reports: &[KernelReport], dir: &Path) -> Result<()> {
     // What a failed test printed is in the JUnit file and on the terminal.
     let mut json = serde_json::to_value(reports)?;
@@ -218,14 +198,8 @@ pub fn write(reports: &[KernelReport], dir: &Path) -> Result<()> {
         let file = dir.join(name);
         fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
     };
-    put(
-        "kernel-report.json",
-        serde_json::to_string_pretty(&json)? + "\n",
-    )?;
-    put(
-        "kernel-report.xml",
-        junit(reports).to_string().context("cannot write JUnit")?,
-    )
+    put("kernel-report.json", serde_json::to_string_pretty(&json)? + "\n")?;
+    put("kernel-report.xml", junit(reports).to_string().context("cannot write JUnit")?)
 }
 
 fn junit(reports: &[KernelReport]) -> Report {
@@ -273,17 +247,9 @@ mod tests {
         TestResult {
             name: name.into(),
             outcome,
-            reason: if outcome == Outcome::Passed {
-                String::new()
-            } else {
-                "why".into()
-            },
+            reason: if outcome == Outcome::Passed { String::new() } else { "why".into() },
             seconds: 0.5,
-            output: if outcome == Outcome::Failed {
-                "said <this>".into()
-            } else {
-                String::new()
-            },
+            output: if outcome == Outcome::Failed { "said <this>".into() } else { String::new() },
             facts: vec![("ABI".into(), "new".into())],
         }
     }
@@ -320,10 +286,7 @@ mod tests {
         assert_eq!(json[0]["kernel"], "6.12");
         assert_eq!(json[0]["outcome"], "failed");
         assert_eq!(json[0]["accel"], "tcg");
-        assert_eq!(
-            (&json[0]["passed"], &json[0]["skipped"]),
-            (&1.into(), &1.into())
-        );
+        assert_eq!((&json[0]["passed"], &json[0]["skipped"]), (&1.into(), &1.into()));
         assert_eq!(json[0]["tests"][1]["reason"], "why");
         assert_eq!(json[0]["tests"][1]["output"], serde_json::Value::Null);
         let junit = fs::read_to_string(dir.path().join("kernel-report.xml")).unwrap();
@@ -338,10 +301,7 @@ mod tests {
         let text = console::strip_ansi_codes(&table(&reports())).into_owned();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 3, "{text}");
-        assert!(
-            lines[0].contains("ABI") && lines[1].contains("FAILED"),
-            "{text}"
-        );
+        assert!(lines[0].contains("ABI") && lines[1].contains("FAILED"), "{text}");
         assert!(details(&reports()).contains("c: why [6.12]"));
     }
 }

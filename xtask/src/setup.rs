@@ -178,3 +178,34 @@ fn in_path(name: &str) -> bool {
     let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
     std::env::split_paths(&path).chain(system).any(|directory| directory.join(name).is_file())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named_for_each_distribution() {
+        let missing: Vec<&Tool> = TOOLS
+            .iter()
+            .filter(|tool| tool.what.contains("QEMU") || tool.apt == "libelf-dev")
+            .collect();
+        let text = by_hand("QEMU", &missing);
+        for line in [
+            "apt-get install qemu-system-x86 qemu-guest-agent libelf-dev",
+            "dnf install qemu-system-x86-core qemu-guest-agent elfutils-libelf-devel",
+            "pacman -S qemu-system-x86 qemu-guest-agent libelf",
+        ] {
+            assert!(text.contains(line), "no {line:?} in: {text}");
+        }
+    }
+
+    #[test]
+    fn a_tool_is_seen_by_what_it_brings() {
+        assert!(in_path("sh") && !in_path("no-such-tool"));
+        let tool = |sign| Tool { what: "", sign, apt: "", dnf: "", pacman: "" };
+        assert!(tool(Sign::Program(&["no-such-tool", "sh"])).is_there());
+        assert!(tool(Sign::File(&["/nowhere", "/proc/version"])).is_there());
+        assert!(!tool(Sign::File(&["/nowhere"])).is_there());
+        assert!(!tool(Sign::Library("no-such-library", "no-such.h")).is_there());
+    }
+}

@@ -68,9 +68,7 @@ impl Raw {
         let mut raw = before.clone();
         cfmakeraw(&mut raw);
         tcsetattr(&input, SetArg::TCSANOW, &raw).context("cannot set the terminal")?;
-        Ok(Raw {
-            before: Some(before),
-        })
+        Ok(Raw { before: Some(before) })
     }
 }
 

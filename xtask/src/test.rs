@@ -62,9 +62,7 @@ pub fn run(candidates: &[Candidate], plan: &Plan, ui: &Ui) -> Result<Vec<KernelR
                         break;
                     }
                     let report = test(candidate, plan, &scanner, ui);
-                    done.lock()
-                        .expect("no thread panics with it")
-                        .push((index, report));
+                    done.lock().expect("no thread panics with it").push((index, report));
                 }
             });
         }
@@ -90,11 +88,7 @@ pub fn run(candidates: &[Candidate], plan: &Plan, ui: &Ui) -> Result<Vec<KernelR
         });
     }
     if reports.len() != candidates.len() {
-        bail!(
-            "only {} of {} kernels have a report",
-            reports.len(),
-            candidates.len()
-        );
+        bail!("only {} of {} kernels have a report", reports.len(), candidates.len());
     }
     Ok(reports)
 }
@@ -118,14 +112,9 @@ fn test(candidate: &Candidate, plan: &Plan, scanner: &Scanner, ui: &Ui) -> Resul
         Verdict::Failed => "FAILED",
         Verdict::Error => "ERROR",
     };
-    let counts = format!(
-        "{} passed, {} failed, {} skipped",
-        report.passed, report.failed, report.skipped
-    );
-    ui.say(format!(
-        "{name}: {verdict}: {counts} in {:.0} s",
-        report.seconds
-    ));
+    let counts =
+        format!("{} passed, {} failed, {} skipped", report.passed, report.failed, report.skipped);
+    ui.say(format!("{name}: {verdict}: {counts} in {:.0} s", report.seconds));
     Ok(report)
 }
 
@@ -150,10 +139,7 @@ fn test_once(
         deadline: plan.deadline,
         dir: candidate.dir.clone(),
     };
-    let work = Work::Tests {
-        binaries: plan.binaries.clone(),
-        filter: plan.filter.clone(),
-    };
+    let work = Work::Tests { binaries: plan.binaries.clone(), filter: plan.filter.clone() };
     let mut tally = Tally::default();
     let end = guest.run(work, plan.shell_on_failure, &mut |news| match news {
         News::Line(text) => ui.say(format!("{}: {text}", candidate.kernel.name)),
@@ -195,11 +181,7 @@ impl Tally {
 
     fn progress(&self) -> String {
         let running = self.running.as_ref().map_or("", |(test, _)| test.as_str());
-        format!(
-            "{}/{} {running}",
-            self.tests.len(),
-            self.chosen.unwrap_or(0)
-        )
+        format!("{}/{} {running}", self.tests.len(), self.chosen.unwrap_or(0))
     }
 }
 
@@ -212,9 +194,7 @@ fn judge(
     report_on_console: Result<Option<String>>,
 ) -> Result<(KernelReport, Retry)> {
     if let (End::Marker { .. }, Some(0)) = (&end, tally.chosen) {
-        return Err(usage(
-            "no test was chosen: nothing is proved by a run of none",
-        ));
+        return Err(usage("no test was chosen: nothing is proved by a run of none"));
     }
     let mut reasons = Vec::new();
     let mut outcome = Verdict::Passed;
@@ -225,10 +205,7 @@ fn judge(
             outcome = Verdict::Failed;
             reasons.push("the guest reported success before all its tests had ended".into());
         }
-        End::Marker {
-            success: false,
-            how,
-        } => {
+        End::Marker { success: false, how } => {
             outcome = Verdict::Failed;
             if tally.chosen.is_none() {
                 // The tests could not even be listed.
@@ -253,11 +230,7 @@ fn judge(
         }
         End::NoBoot { why, refused } => {
             outcome = Verdict::Error;
-            retry = if refused {
-                Retry::No
-            } else {
-                Retry::Worthwhile
-            };
+            retry = if refused { Retry::No } else { Retry::Worthwhile };
             reasons.push(why);
         }
     }

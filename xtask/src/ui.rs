@@ -25,9 +25,7 @@ impl Ui {
     pub fn guest(&self, name: &str) -> GuestLine {
         let style = ProgressStyle::with_template("{prefix:>12} {spinner} {elapsed:>4} {wide_msg}");
         let bar = ProgressBar::new_spinner().with_prefix(name.to_owned());
-        let bar = self
-            .bars
-            .add(bar.with_style(style.expect("a constant template")));
+        let bar = self.bars.add(bar.with_style(style.expect("a constant template")));
         bar.enable_steady_tick(Duration::from_millis(200));
         GuestLine(bar)
     }

@@ -2,13 +2,14 @@
 //! in [`crate::guardian`]: a deadline, a verdict that needs the runner's own marker, the kernel's
 //! reports on the console, and the reason when a boot fails.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use nix::fcntl::{Flock, FlockArg};
 use vmtest::output::Output;
 use vmtest::{Config, Target, VMConfig, Vmtest};
 
@@ -88,6 +89,7 @@ impl Guest<'_> {
         hold_on_failure: bool,
         hear: &mut dyn FnMut(News),
     ) -> Result<End> {
+        let _lock = self.lock()?;
         let share = self.dir.join("share");
         if self.dir.exists() {
             fs::remove_dir_all(&self.dir)
@@ -95,31 +97,16 @@ impl Guest<'_> {
         }
         fs::create_dir_all(&share).with_context(|| format!("cannot make {}", share.display()))?;
         let marker = marker()?;
-        let job = Job {
-            marker: marker.clone(),
-            work,
-            hold_on_failure,
-        };
+        let job = Job { marker: marker.clone(), work, hold_on_failure };
         fs::write(share.join(JOB_FILE), serde_json::to_vec(&job)?)
             .with_context(|| format!("cannot write to {}", share.display()))?;
 
         let mut post = Post::new(self.accel, &self.console_log())?;
-        let vm = Vmtest::new(
-            &share,
-            Config {
-                target: vec![self.target(&post)?],
-            },
-        )?;
+        let vm = Vmtest::new(&share, Config { target: vec![self.target(&post)?] })?;
         let (updates, news) = mpsc::channel();
         let vm = std::thread::spawn(move || vm.run_one(0, updates));
-        let mut watch = Watch {
-            marker,
-            hear,
-            started: false,
-            ended: None,
-            held: false,
-            error: None,
-        };
+        let mut watch =
+            Watch { marker, hear, started: false, ended: None, held: false, error: None };
         let begun = Instant::now();
         let mut over = None;
         loop {
@@ -155,6 +142,24 @@ impl Guest<'_> {
         Ok(self.end(watch, over == Some(Over::Deadline)))
     }
 
+    /// Two runs of one kernel in one target directory would share a console log.
+    fn lock(&self) -> Result<Flock<File>> {
+        // Not `with_extension`, which takes `.12` of `6.12` for one.
+        let mut path = self.dir.clone().into_os_string();
+        path.push(".lock");
+        let path = PathBuf::from(path);
+        let parent = path.parent().context("a guest's directory has a parent")?;
+        fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+        let file =
+            File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
+            anyhow!(
+                "another run uses {} ({errno}): wait for it, or set CARGO_TARGET_DIR",
+                self.dir.display()
+            )
+        })
+    }
+
     fn end(&self, watch: Watch, deadline_passed: bool) -> End {
         if let Some((success, how)) = watch.ended {
             return End::Marker { success, how };
@@ -179,18 +184,13 @@ impl Guest<'_> {
         }
         let last = console::last_lines(&log, LAST_LINES);
         let why = format!("{why}; the console ({}) ends with:\n{last}", log.display());
-        End::NoBoot {
-            why,
-            refused: refusal.is_some(),
-        }
+        End::NoBoot { why, refused: refusal.is_some() }
     }
 
     fn target(&self, post: &Post) -> Result<Target> {
         let exe = std::env::current_exe().context("cannot find the runner's own executable")?;
         let path = |p: &Path| -> Result<String> {
-            Ok(p.to_str()
-                .with_context(|| format!("{} is not UTF-8", p.display()))?
-                .to_owned())
+            Ok(p.to_str().with_context(|| format!("{} is not UTF-8", p.display()))?.to_owned())
         };
         let exe = path(&exe)?.replace('\'', r"'\''");
         Ok(Target {
@@ -236,8 +236,7 @@ impl Watch<'_> {
                 self.error.get_or_insert(format!("{e:#}"));
             }
             Output::CommandEnd(Ok(code)) => {
-                self.error
-                    .get_or_insert(format!("the guest's command ended with status {code}"));
+                self.error.get_or_insert(format!("the guest's command ended with status {code}"));
             }
             Output::BootStart
             | Output::Boot(_)

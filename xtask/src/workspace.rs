@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-use cargo_metadata::{Message, MetadataCommand, Target, TargetKind};
+use cargo_metadata::{Message, MetadataCommand, Target};
 use serde::Deserialize;
 
 use crate::failure::{failed, usage};
@@ -34,10 +34,8 @@ pub struct Settings {
 impl Workspace {
     /// Finds the workspace by `cargo metadata`.
     pub fn find() -> Result<Self> {
-        let metadata = MetadataCommand::new()
-            .no_deps()
-            .exec()
-            .context("cannot read the workspace")?;
+        let metadata =
+            MetadataCommand::new().no_deps().exec().context("cannot read the workspace")?;
         let settings = match metadata.workspace_metadata.get("xtask") {
             None => Settings::default(),
             Some(value) => serde_json::from_value(value.clone())
@@ -58,11 +56,8 @@ impl Workspace {
             cargo.args(["--exclude", package]);
         }
         let mut binaries = Vec::new();
-        for (target, manifest, executable) in executables(&mut cargo)? {
-            let dir = manifest
-                .parent()
-                .context("a manifest without a directory")?
-                .to_owned();
+        for (target, manifest, executable) in executables(&mut cargo, true)? {
+            let dir = manifest.parent().context("a manifest without a directory")?.to_owned();
             let package = dir.file_name().map(|n| n.to_string_lossy().into_owned());
             let package = match dir == self.root {
                 true => None,
@@ -72,11 +67,7 @@ impl Workspace {
                 None => target.name,
                 Some(package) => format!("{package}::{}", target.name),
             };
-            binaries.push(TestBinary {
-                name,
-                path: executable,
-                dir,
-            });
+            binaries.push(TestBinary { name, path: executable, dir });
         }
         binaries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(binaries)
@@ -86,13 +77,11 @@ impl Workspace {
     pub fn build_example(&self, name: &str) -> Result<PathBuf> {
         let mut cargo = self.cargo("build");
         cargo.args(["--workspace", "--example", name]);
-        let built = executables(&mut cargo)?;
+        let built = executables(&mut cargo, false)?;
         let mut examples = built.into_iter().filter(|(t, _, _)| t.name == name);
         match (examples.next(), examples.next()) {
             (Some((_, _, executable)), None) => Ok(executable),
-            _ => Err(usage(format!(
-                "the workspace has no example, or several, named {name}"
-            ))),
+            _ => Err(usage(format!("the workspace has no example, or several, named {name}"))),
         }
     }
 
@@ -101,17 +90,11 @@ impl Workspace {
         let mut runs = Vec::new();
         let mut doc = self.cargo("test");
         doc.args(["--doc", "--workspace"]);
-        self.settings
-            .host
-            .iter()
-            .for_each(|package| _ = doc.args(["--exclude", package]));
+        self.settings.host.iter().for_each(|package| _ = doc.args(["--exclude", package]));
         runs.push(doc);
         if !self.settings.host.is_empty() {
             let mut host = self.cargo("test");
-            self.settings
-                .host
-                .iter()
-                .for_each(|package| _ = host.args(["--package", package]));
+            self.settings.host.iter().for_each(|package| _ = host.args(["--package", package]));
             runs.push(host);
         }
         for mut run in runs {
@@ -125,18 +108,16 @@ impl Workspace {
 
     fn cargo(&self, command: &str) -> Command {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.arg(command).arg("--locked").current_dir(&self.root);
+        cargo.arg(command).current_dir(&self.root);
         cargo
     }
 }
 
 type Executable = (Target, PathBuf, PathBuf);
 
-/// Runs cargo, and gives what it built: target, manifest, executable.
-fn executables(cargo: &mut Command) -> Result<Vec<Executable>> {
-    cargo
-        .arg("--message-format=json-render-diagnostics")
-        .stdout(Stdio::piped());
+/// Runs cargo, and gives the executables that it built, tests or others.
+fn executables(cargo: &mut Command, tests: bool) -> Result<Vec<Executable>> {
+    cargo.arg("--message-format=json-render-diagnostics").stdout(Stdio::piped());
     let mut child = cargo.spawn().context("cannot run cargo")?;
     let output = std::io::BufReader::new(child.stdout.take().context("cargo's output")?);
     let mut built = Vec::new();
@@ -144,14 +125,10 @@ fn executables(cargo: &mut Command) -> Result<Vec<Executable>> {
         if let Message::CompilerArtifact(artifact) =
             message.context("cannot read cargo's output")?
         {
-            if let Some(executable) = artifact.executable {
-                // A build script is no test, and has no executable in `cargo test`'s sense.
-                if !artifact.target.kind.contains(&TargetKind::CustomBuild) {
-                    built.push((
-                        artifact.target,
-                        artifact.manifest_path.into(),
-                        executable.into(),
-                    ));
+            if artifact.profile.test == tests {
+                if let Some(executable) = artifact.executable {
+                    let manifest = artifact.manifest_path.into();
+                    built.push((artifact.target, manifest, executable.into()));
                 }
             }
         }
@@ -174,9 +151,7 @@ pub fn filter(args: &[String]) -> Result<crate::job::Filter> {
             "--include-ignored" => filter.ignored = Ignored::Include,
             "--exact" => filter.choose.push(arg.clone()),
             "--skip" => {
-                let name = args
-                    .next()
-                    .ok_or_else(|| usage("--skip needs a test's name"))?;
+                let name = args.next().ok_or_else(|| usage("--skip needs a test's name"))?;
                 filter.choose.extend([arg.clone(), name.clone()]);
             }
             option if option.starts_with('-') => {

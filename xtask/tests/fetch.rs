@@ -474,3 +474,24 @@ fn a_word_that_names_no_kernel_is_refused() {
     let said = said(&output);
     assert!(said.contains("no kernel \"6.9\"") && said.contains("there are 6.99"), "{said}");
 }
+
+#[test]
+fn the_list_says_what_is_cached() {
+    let deb = good_deb();
+    let workspace = Workspace::new(&deb);
+    let list = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        command.args(["kernels", "--json", "--cache"]).arg(workspace.cache());
+        let output = command.current_dir(workspace.dir.path()).output().unwrap();
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).expect(&said(&output))
+    };
+    let row = |cached: bool| {
+        serde_json::json!([
+            {"series": "6.99", "version": "6.99.1", "release": RELEASE, "cached": cached}
+        ])
+    };
+    assert_eq!(list(), row(false));
+    let url = serve(move |_, _, _, stream| whole(stream, &deb));
+    workspace.assert_fetched(&workspace.fetch(&url));
+    assert_eq!(list(), row(true));
+}

@@ -1,0 +1,353 @@
+//! The runner's verdicts, on real guests that do what guests should not. Each test copies the
+//! fixture's workspace, so that they can run side by side and leave nothing.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rstest::rstest;
+use serde_json::Value;
+use tempfile::TempDir;
+
+const KERNEL: &str = "6.12";
+
+/// A workspace of its own, with the real matrix.
+struct Fixture {
+    dir: TempDir,
+}
+
+struct Run {
+    code: Option<i32>,
+    /// Standard output and standard error.
+    said: String,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixture");
+        copy(&from, dir.path());
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        for file in ["kernels.toml", "vmtest.toml"] {
+            fs::copy(root.join(file), dir.path().join(file)).unwrap();
+        }
+        Fixture { dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Adds to the kernel arguments of every target.
+    fn with_kernel_args(self, more: &str) -> Self {
+        self.edit("vmtest.toml", |text| text.replace(" no5lvl", &format!(" no5lvl {more}")));
+        self
+    }
+
+    fn edit(&self, name: &str, change: impl Fn(&str) -> String) {
+        let before = fs::read_to_string(self.path(name)).unwrap();
+        let after = change(&before);
+        assert_ne!(before, after, "the change to {name} changes nothing");
+        fs::write(self.path(name), after).unwrap();
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        command
+            .args(args)
+            .current_dir(self.dir.path())
+            .env("CARGO_TARGET_DIR", self.path("target"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn xtask(&self, args: &[&str]) -> Run {
+        Run::of(self.command(args).output().unwrap())
+    }
+
+    /// Runs with these lines on standard input.
+    fn xtask_with_input(&self, args: &[&str], input: &str) -> Run {
+        let mut child = self.command(args).stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        Run::of(child.wait_with_output().unwrap())
+    }
+
+    /// Runs one of the fixture's tests on one kernel.
+    fn test(&self, name: &str, options: &[&str]) -> Run {
+        let mut args = vec!["test", "-k", KERNEL];
+        args.extend(options);
+        args.extend(["--", name]);
+        self.xtask(&args)
+    }
+
+    fn report(&self) -> Value {
+        let json = fs::read_to_string(self.path("target/kernel-report.json")).unwrap();
+        serde_json::from_str(&json).unwrap()
+    }
+}
+
+impl Run {
+    fn of(output: Output) -> Self {
+        let said = [output.stdout, output.stderr].concat();
+        Run { code: output.status.code(), said: String::from_utf8_lossy(&said).into_owned() }
+    }
+
+    #[track_caller]
+    fn ends(&self, code: i32, saying: &[&str]) {
+        assert_eq!(self.code, Some(code), "{}", self.said);
+        for words in saying {
+            assert!(self.said.contains(words), "{words:?} is missing from:\n{}", self.said);
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => _ = fs::copy(entry.path(), target).unwrap(),
+        }
+    }
+}
+
+#[test]
+fn tests_that_pass_fail_and_skip_are_told_apart() {
+    let fixture = Fixture::new();
+    fixture.test("mixed::", &[]).ends(
+        1,
+        &[
+            "these are its last words",
+            "killed by SIGABRT",
+            "libtest did not say that the test passed",
+            "it skipped itself for want of Linux 5.0",
+            "needs Linux 99.0: it has not been written",
+            "colour",
+            "green",
+        ],
+    );
+    let report = &fixture.report()[0];
+    let outcome = |name: &str| {
+        let tests = report["tests"].as_array().unwrap();
+        let test = tests.iter().find(|t| t["name"] == format!("guest::mixed::{name}"));
+        test.unwrap_or_else(|| panic!("{name} is not in {report}"))["outcome"].clone()
+    };
+    assert_eq!(outcome("passes"), "passed");
+    assert_eq!(outcome("fails"), "failed");
+    assert_eq!(outcome("dies_of_a_signal"), "failed");
+    assert_eq!(outcome("exits_before_it_is_counted"), "failed");
+    assert_eq!(outcome("needs_a_newer_kernel"), "skipped");
+    assert_eq!(outcome("skips_what_it_should_run"), "failed");
+    assert_eq!(outcome("is_ignored"), "skipped");
+    assert_eq!(report["outcome"], "failed");
+    let counts = ["passed", "failed", "skipped"].map(|c| report[c].as_u64().unwrap());
+    assert_eq!(counts, [1, 4, 2]);
+    let junit = fs::read_to_string(fixture.path("target/kernel-report.xml")).unwrap();
+    assert!(junit.contains(r#"tests="7" failures="4""#), "{junit}");
+}
+
+#[test]
+fn a_clean_run_passes() {
+    let fixture = Fixture::new();
+    fixture.test("alone", &[]).ends(0, &["passed"]);
+    let report = &fixture.report()[0];
+    assert_eq!(report["outcome"], "passed");
+    assert_eq!(report["boots"], 1);
+    assert!(report["release"].as_str().unwrap().starts_with("6.12."));
+}
+
+#[test]
+fn a_kernel_that_panics_fails_the_test_that_ran() {
+    let fixture = Fixture::new();
+    fixture
+        .test("panics_the_kernel", &[])
+        .ends(1, &["ended without a verdict", "Kernel panic", "during guest::panics_the_kernel"]);
+    assert_eq!(fixture.report()[0]["tests"][0]["outcome"], "failed");
+}
+
+#[test]
+fn a_guest_that_hangs_ends_at_its_deadline() {
+    let run = Fixture::new().test("hangs", &["--deadline", "60"]);
+    run.ends(1, &["the deadline of 60 s passed", "guest::hangs was running"]);
+}
+
+#[test]
+fn a_warning_of_the_kernel_fails_a_run_whose_tests_pass() {
+    let fixture = Fixture::new();
+    let run = fixture.test("makes_the_kernel_warn", &[]);
+    run.ends(1, &["the kernel reported a fault", "WARNING: CPU: 0 PID: 1 at fixture.c:1"]);
+    assert_eq!(fixture.report()[0]["passed"], 1);
+}
+
+#[test]
+fn a_guest_that_ends_without_the_marker_fails() {
+    let run = Fixture::new().test("kills_the_runner_in_the_guest", &[]);
+    run.ends(1, &["ended without a verdict", "status 137"]);
+}
+
+#[test]
+fn a_run_of_no_test_is_an_error() {
+    Fixture::new().test("no_test_has_this_name", &[]).ends(2, &["no test was chosen"]);
+}
+
+#[test]
+fn a_guest_that_dies_before_its_command_is_booted_twice_and_says_why() {
+    let fixture = Fixture::new().with_kernel_args("rdinit=/nowhere");
+    fixture.test("alone", &[]).ends(3, &["booting once more", "Unable to mount root fs"]);
+    assert_eq!(fixture.report()[0]["boots"], 2);
+    assert_eq!(fixture.report()[0]["outcome"], "error");
+}
+
+#[test]
+fn a_boot_that_the_init_refuses_is_not_tried_again() {
+    let fixture = Fixture::new().with_kernel_args("rootflags=trans=nowhere");
+    fixture.test("alone", &[]).ends(3, &["xtask-init: mounting the host's files over 9p"]);
+    assert_eq!(fixture.report()[0]["boots"], 1);
+}
+
+#[test]
+fn a_guest_can_remove_everything_and_changes_nothing() {
+    let fixture = Fixture::new();
+    let canary = tempfile::tempdir().unwrap();
+    fs::write(canary.path().join("file"), "alive").unwrap();
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let list = |dir: &Path| -> Vec<_> {
+        fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name()).collect()
+    };
+    let before = (list(checkout), list(Path::new("/etc")));
+    let output = fixture
+        .command(&["test", "-k", KERNEL, "--", "removes_the_hosts_files"])
+        .env("CANARY", canary.path())
+        .env("CHECKOUT", checkout)
+        .output()
+        .unwrap();
+    Run::of(output).ends(0, &["passed"]);
+    assert_eq!(fs::read_to_string(canary.path().join("file")).unwrap(), "alive");
+    assert_eq!((list(checkout), list(Path::new("/etc"))), before);
+}
+
+#[rstest]
+#[case::ctrl_c(Signal::SIGINT)]
+#[case::killed(Signal::SIGKILL)]
+fn a_runner_that_is_stopped_leaves_nothing(#[case] signal: Signal) {
+    let fixture = Fixture::new();
+    let mut runner = fixture.command(&["test", "-k", KERNEL, "--", "hangs"]).spawn().unwrap();
+    let console = fixture.path("target/guests").join(KERNEL).join("console.log");
+    let qemu = wait_for("QEMU", || qemu_with(&console));
+    wait_for("the test to begin", || {
+        let log = fs::read(&console).unwrap_or_default();
+        String::from_utf8_lossy(&log).contains("xtask: begin").then_some(())
+    });
+    let files = files_of(qemu);
+    assert!(files.len() >= 5 && files.iter().filter(|f| f.exists()).count() >= 4, "{files:?}");
+    kill(Pid::from_raw(runner.id().cast_signed()), signal).unwrap();
+    let status = runner.wait().unwrap();
+    if signal == Signal::SIGINT {
+        assert_eq!(status.code(), Some(130));
+    }
+    wait_for("QEMU to be gone", || (!qemu_lives(qemu)).then_some(()));
+    wait_for(&format!("{files:?} to be gone"), || {
+        (!files.iter().any(|f| f.exists())).then_some(())
+    });
+}
+
+/// Polls; gives what it waited for, or fails after a minute.
+#[track_caller]
+fn wait_for<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(60) {
+        if let Some(found) = look() {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("waited a minute for {what}");
+}
+
+fn cmdline(pid: i32) -> Vec<String> {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    bytes.split(|b| *b == 0).map(|arg| String::from_utf8_lossy(arg).into_owned()).collect()
+}
+
+fn qemu_with(console: &Path) -> Option<i32> {
+    let log = format!("logfile={}", console.display());
+    fs::read_dir("/proc").unwrap().find_map(|entry| {
+        let pid = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        cmdline(pid).iter().any(|arg| arg.contains(&log)).then_some(pid)
+    })
+}
+
+fn qemu_lives(pid: i32) -> bool {
+    cmdline(pid).first().is_some_and(|program| program.contains("qemu-system"))
+}
+
+/// The sockets, the script and the directory that belong to a guest, by QEMU's arguments.
+fn files_of(qemu: i32) -> Vec<PathBuf> {
+    let args = cmdline(qemu);
+    let mut files = Vec::new();
+    for arg in &args {
+        for key in ["path=", "unix:", "init="] {
+            for part in arg.split([',', ' ']) {
+                let path = part.strip_prefix(key).or_else(|| part.strip_prefix("socket,path="));
+                files.extend(path.filter(|p| p.starts_with("/tmp/")).map(PathBuf::from));
+            }
+        }
+    }
+    files.retain(|f| !f.ends_with("share") && f.parent() != Some(Path::new("/")));
+    let own: Vec<_> = files
+        .iter()
+        .filter(|f| f.ends_with("console"))
+        .map(|f| f.parent().unwrap().to_owned())
+        .collect();
+    files.extend(own);
+    files
+}
+
+#[test]
+fn a_person_is_left_in_the_guest_of_a_test_that_failed() {
+    let fixture = Fixture::new();
+    let args = ["test", "-k", KERNEL, "--shell-on-failure", "--", "mixed::fails"];
+    let run = fixture.xtask_with_input(&args, "echo I am in $(uname -r | cut -d. -f1,2)\nexit\n");
+    run.ends(1, &["the guest is yours", "I am in 6.12"]);
+}
+
+#[test]
+fn a_shell_is_roots_and_in_the_same_directory() {
+    let fixture = Fixture::new();
+    let run = fixture.xtask_with_input(&["shell", "-k", KERNEL], "echo $(id -u):$PWD\nexit\n");
+    run.ends(0, &[&format!("0:{}", fixture.dir.path().display())]);
+}
+
+#[test]
+fn a_demo_shows_what_the_example_prints() {
+    let fixture = Fixture::new();
+    fixture.xtask(&["demo", "hello", "-k", KERNEL]).ends(0, &["hello from 6.12."]);
+    fixture.xtask(&["demo", "no_such"]).ends(1, &["no_such"]);
+    fixture.xtask(&["demo"]).ends(2, &["Cargo.toml names no demo"]);
+}
+
+#[test]
+fn a_demo_that_fails_fails() {
+    let run = Fixture::new().xtask(&["demo", "fails", "-k", KERNEL]);
+    run.ends(1, &["the program failed: exit status 7"]);
+}
+
+#[test]
+fn wrong_use_is_told_from_failure() {
+    let fixture = Fixture::new();
+    fixture.xtask(&["test", "-k", "5.4"]).ends(2, &["5.4"]);
+    fixture.xtask(&["test", "-k", KERNEL, "--", "--nocapture"]).ends(2, &["--nocapture"]);
+    fixture.xtask(&["test", "--jobs", "0"]).ends(2, &["jobs"]);
+    for file in ["kernels.toml", "vmtest.toml"] {
+        let fixture = Fixture::new();
+        fixture.edit(file, |text| format!("colour = \"green\"\n{text}"));
+        fixture.xtask(&["test", "-k", KERNEL]).ends(2, &[file, "colour"]);
+    }
+}
