@@ -131,3 +131,42 @@ fn boots(qemu: &mut Command, kernel: &Path, limit: Duration) -> Result<bool> {
     child.wait()?;
     Ok(works)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// Whether a QEMU that does this counts as one that boots.
+    fn a_qemu_that(does: &str, limit: Duration) -> bool {
+        let dir = tempfile::tempdir().unwrap();
+        let qemu = dir.path().join("qemu");
+        fs::write(&qemu, format!("#!/bin/sh\n{does}\n")).unwrap();
+        fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755)).unwrap();
+        boots(&mut Command::new(&qemu), Path::new("/vmlinuz"), limit).unwrap()
+    }
+
+    #[test]
+    fn a_guest_that_prints_the_kernels_first_line_boots() {
+        let does = "echo '[    0.0] Linux version 6.12'; exec sleep 60";
+        assert!(a_qemu_that(does, Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn a_guest_that_hangs_behind_the_firmware_does_not() {
+        let does = "echo 'Probing EDD (edd=off to disable)... ok'; exec sleep 60";
+        assert!(!a_qemu_that(does, Duration::from_millis(300)));
+    }
+
+    #[test]
+    fn a_qemu_that_fails_at_once_does_not() {
+        assert!(!a_qemu_that("exit 1", Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn tcg_can_be_asked_for_where_kvm_exists() {
+        let nowhere = Path::new("/nonexistent");
+        let (accel, why) = choose(Some(Accel::Tcg), nowhere, nowhere).unwrap();
+        assert_eq!((accel, why.as_str()), (Accel::Tcg, "TCG, as asked"));
+    }
+}

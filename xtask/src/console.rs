@@ -91,7 +91,7 @@ pub fn last_lines(log: &Path, count: usize) -> String {
 /// The line that our PID 1 prints when it gives up.
 pub fn refusal(log: &Path) -> Option<String> {
     let text = read(log).ok()?;
-    let line = text.lines().map(message).filter(|l| l.starts_with("xtask-init: ")).last()?;
+    let line = text.lines().rev().map(message).find(|l| l.starts_with("xtask-init: "))?;
     (!line.contains("root ready")).then(|| line.to_owned())
 }
 
