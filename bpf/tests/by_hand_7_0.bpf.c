@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+// Written by hand for 7.0 and later alone, as a program of that time would be.
+#include <bpf_wq/bare.bpf.h>
+
+#include <bpf/bpf_helpers.h>
+
+struct bpf_wq {
+	__u64 __opaque[2];
+} __attribute__((aligned(8)));
+
+extern int bpf_wq_init(struct bpf_wq *wq, void *map, unsigned int flags) __ksym;
+extern int bpf_wq_set_callback(struct bpf_wq *wq, int (*callback)(void *map, int *key, void *value),
+			       unsigned int flags) __ksym;
+extern int bpf_wq_start(struct bpf_wq *wq, unsigned int flags) __ksym;
+
+#define SET_CALLBACK(wq, callback) bpf_wq_set_callback(wq, callback, 0)
+#include "arm.h"

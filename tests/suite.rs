@@ -1,0 +1,13 @@
+//! What bpf-wq promises, asserted on a real kernel: as root, or `cargo xtask test`.
+
+#[path = "suite/support/mod.rs"]
+mod support;
+
+#[path = "suite/errors.rs"]
+mod errors;
+#[path = "suite/header.rs"]
+mod header;
+#[path = "suite/kernel.rs"]
+mod kernel;
+#[path = "suite/simple.rs"]
+mod simple;

@@ -1,0 +1,103 @@
+//! What several topics need.
+
+pub mod btf;
+pub mod noise;
+pub mod restricted;
+
+use std::fmt::Debug;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+/// More than anything here takes, also in an emulated machine.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Major and minor version of the running kernel.
+pub fn version() -> (u32, u32) {
+    let kernel = bpf_wq::Kernel::running();
+    let mut numbers = kernel.release().split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor),
+        _ => panic!("{} is no kernel version", kernel.release()),
+    }
+}
+
+/// Whether the running kernel is `first` or newer; if not, the test is recorded as
+/// skipped, and has to return.
+#[must_use]
+pub fn needs(first: (u32, u32), reason: &str) -> bool {
+    if version() >= first {
+        return true;
+    }
+    let needs = format!("{}.{}", first.0, first.1);
+    event(&json!({"skip": {"needs": needs, "reason": reason}}));
+    false
+}
+
+/// Whether the kernel has workqueues for BPF.
+#[must_use]
+pub fn needs_bpf_wq() -> bool {
+    needs((6, 10), "bpf_wq was added in 6.10 (eb48f6cd41a0)")
+}
+
+/// Records something about this kernel for the final table.
+pub fn fact(name: &str, value: &str) {
+    event(&json!({"fact": {"name": name, "value": value}}));
+}
+
+/// Tells the runner; without one, whoever looks at the terminal.
+fn event(event: &serde_json::Value) {
+    let line = format!("{event}\n");
+    let written = match std::env::var_os("XTASK_EVENTS") {
+        Some(path) => OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(path)
+            .and_then(|mut file| file.write_all(line.as_bytes())),
+        // Not eprintln!, which libtest would capture.
+        None => io::stderr().write_all(line.as_bytes()),
+    };
+    written.unwrap_or_else(|error| panic!("cannot record {event}: {error}"));
+}
+
+/// Looks again and again until `look` finds something.
+#[track_caller]
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < DEADLINE, "{what}: not within {DEADLINE:?}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Unwraps an error, and prints what should have been one.
+#[track_caller]
+pub fn refusal<T: Debug>(result: bpf_wq::Result<T>) -> bpf_wq::Error {
+    let error = result.expect_err("this should have been refused");
+    println!("refused, as it should be: {error}");
+    error
+}
+
+/// The number of instructions of a loaded program as the kernel runs it, before they
+/// become machine code.
+pub fn translated_instructions(program: &libbpf_rs::ProgramMut<'_>) -> usize {
+    use libbpf_rs::libbpf_sys::{bpf_insn, bpf_obj_get_info_by_fd, bpf_prog_info};
+    use std::os::fd::AsFd as _;
+
+    let mut info = bpf_prog_info::default();
+    let mut size = size_of::<bpf_prog_info>() as u32;
+    // SAFETY: the descriptor is open, and the kernel writes at most `size` bytes.
+    let result = unsafe {
+        bpf_obj_get_info_by_fd(program.as_fd().as_raw_fd(), (&raw mut info).cast(), &raw mut size)
+    };
+    assert_eq!(result, 0, "bpf_obj_get_info_by_fd");
+    assert_ne!(info.xlated_prog_len, 0, "the kernel hides its instructions");
+    info.xlated_prog_len as usize / size_of::<bpf_insn>()
+}
