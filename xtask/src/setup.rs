@@ -120,18 +120,18 @@ pub fn ensure_tools() -> Result<()> {
     let names: Vec<&str> = missing.iter().map(|tool| tool.what).collect();
     let names = names.join(", ");
     if !in_path("apt-get") {
-        return Err(failure::usage(by_hand(&names, &missing)));
+        return Err(failure::usage(elsewhere(&names, &missing)));
     }
     let packages: Vec<&str> = missing.iter().map(|tool| tool.apt).collect();
+    let by_hand = || format!("install by hand, as root: apt-get install {}", packages.join(" "));
     eprintln!("missing: {names}; installing {}", packages.join(" "));
-    if apt(&["update"]).is_err() {
+    let root = as_root().with_context(by_hand)?;
+    if apt(root, &["update"]).is_err() {
         // An unreachable third-party source fails the whole update; what is wanted may be there.
         eprintln!("apt-get update failed; trying to install with the lists that are there");
     }
     let install = ["install", "-y", "--no-install-recommends"];
-    apt(&[&install[..], &packages].concat()).with_context(|| {
-        format!("install by hand, as root: apt-get install {}", packages.join(" "))
-    })?;
+    apt(root, &[&install[..], &packages].concat()).with_context(by_hand)?;
     let still: Vec<&str> =
         missing.iter().filter(|tool| !tool.is_there()).map(|tool| tool.what).collect();
     if !still.is_empty() {
@@ -140,7 +140,7 @@ pub fn ensure_tools() -> Result<()> {
     Ok(())
 }
 
-fn by_hand(names: &str, missing: &[&Tool]) -> String {
+fn elsewhere(names: &str, missing: &[&Tool]) -> String {
     let list = |package: fn(&Tool) -> &'static str| {
         missing.iter().map(|tool| package(tool)).collect::<Vec<_>>().join(" ")
     };
@@ -152,20 +152,26 @@ fn by_hand(names: &str, missing: &[&Tool]) -> String {
     )
 }
 
-fn apt(arguments: &[&str]) -> Result<()> {
-    let mut command = if nix::unistd::geteuid().is_root() {
-        Command::new("apt-get")
-    } else if in_path("sudo") {
-        let mut sudo = Command::new("sudo");
-        sudo.args(["--preserve-env=DEBIAN_FRONTEND", "apt-get"]);
-        sudo
-    } else {
-        bail!("this is not root, and there is no sudo");
-    };
-    command.args(["--quiet", "-o", "DPkg::Lock::Timeout=120"]).args(arguments);
-    command.env("DEBIAN_FRONTEND", "noninteractive");
-    // Standard output is for results: apt's lines are progress.
-    let status = command.stdout(std::io::stderr()).status().context("running apt-get")?;
+/// What comes before a command to run it as root.
+fn as_root() -> Result<&'static [&'static str]> {
+    match (nix::unistd::geteuid().is_root(), in_path("sudo")) {
+        (true, _) => Ok(&["env"]),
+        // sudo drops the environment, and may refuse to keep it.
+        (false, true) => Ok(&["sudo", "env"]),
+        (false, false) => bail!("this is not root, and there is no sudo"),
+    }
+}
+
+fn apt(root: &[&str], arguments: &[&str]) -> Result<()> {
+    let status = Command::new(root[0])
+        .args(&root[1..])
+        .args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "--quiet"])
+        .args(["-o", "DPkg::Lock::Timeout=120"])
+        .args(arguments)
+        // Standard output is for results: apt's lines are progress.
+        .stdout(std::io::stderr())
+        .status()
+        .context("running apt-get")?;
     if !status.success() {
         bail!("apt-get {} failed ({status})", arguments.join(" "));
     }
@@ -189,7 +195,7 @@ mod tests {
             .iter()
             .filter(|tool| tool.what.contains("QEMU") || tool.apt == "libelf-dev")
             .collect();
-        let text = by_hand("QEMU", &missing);
+        let text = elsewhere("QEMU", &missing);
         for line in [
             "apt-get install qemu-system-x86 qemu-guest-agent libelf-dev",
             "dnf install qemu-system-x86-core qemu-guest-agent elfutils-libelf-devel",

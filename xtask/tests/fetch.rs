@@ -372,11 +372,11 @@ fn a_kernel_without_9p_is_named() {
     workspace.assert_fails(&output, &[RELEASE, "no module 9p", "cloud", "CONFIG_9P_FS"]);
 }
 
-/// The first byte size is too small for the package, the second for what is in it: 32 MB of zeros.
+/// The first disk is too small for the package, the second for what is in it: 32 MB of zeros.
 #[rstest]
-#[case::before_the_transfer("1m", good_deb())]
-#[case::while_it_unpacks("4m", deb(&[("modules.builtin", b""), ("kernel/zeros.ko", &[0; 32 << 20])]))]
-fn a_full_disk_is_named(#[case] size: &str, #[case] deb: Vec<u8>) {
+#[case::before_the_transfer("1m", "MB are needed", good_deb())]
+#[case::while_it_unpacks("4m", "unpacking", deb(&[("modules.builtin", b""), ("kernel/zeros.ko", &[0; 32 << 20])]))]
+fn a_full_disk_is_named(#[case] size: &str, #[case] says: &str, #[case] deb: Vec<u8>) {
     let namespaces = ["--user", "--map-root-user", "--mount"];
     let probe = Command::new("unshare").args(namespaces).arg("true").output().unwrap();
     if !probe.status.success() {
@@ -401,7 +401,7 @@ fn a_full_disk_is_named(#[case] size: &str, #[case] deb: Vec<u8>) {
     command.arg(&cache).arg(fetch.get_program()).args(fetch.get_args());
     command.current_dir(workspace.dir.path()).env_remove("CARGO_TARGET_DIR");
     let output = command.output().unwrap();
-    workspace.assert_fails(&output, &["is full", "--cache", cache.to_str().unwrap()]);
+    workspace.assert_fails(&output, &["is full", says, "--cache", cache.to_str().unwrap()]);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "", "files are left");
 }
 
