@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 use ureq::http::StatusCode;
 use ureq::http::header::CONTENT_RANGE;
+use ureq::tls::{RootCerts, TlsConfig};
 
 use crate::cache::{self, Cache};
 use crate::config::Package;
@@ -49,6 +50,8 @@ pub fn fetch(mirrors: &[String], package: &Package, cache: &Cache) -> Result<Fil
         .timeout_connect(Some(CONNECT))
         .timeout_recv_response(Some(SILENCE))
         .timeout_per_read(Some(SILENCE))
+        // The machine's own certificates, as apt: a company's mirror may have a company's.
+        .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
         .user_agent("xtask")
         .build()
         .into();
