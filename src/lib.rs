@@ -15,13 +15,11 @@
 //! * the environment variable `DEP_BPF_WQ_INCLUDE`, with `bpf-wq` among the
 //!   `[dependencies]`.
 //!
-//! ```no_run
-//! # /*
+//! ```ignore
 //! libbpf_cargo::SkeletonBuilder::new()
 //!     .source("src/program.bpf.c")
 //!     .clang_args(["-I".as_ref(), bpf_wq::include_dir().as_os_str()])
 //!     .build_and_generate(out_dir.join("program.skel.rs"))?;
-//! # */
 //! ```
 //!
 //! libbpf-cargo brings libbpf's own headers. clang 14 or later is needed, vmlinux.h and
