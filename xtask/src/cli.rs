@@ -127,7 +127,7 @@ enum Command {
 
 #[derive(Subcommand)]
 enum KernelsCommand {
-    /// Fetch all kernels, or those named, into the cache
+    /// Fetch all kernels, or those named, and build the tests: all that plain `vmtest` needs
     Fetch {
         /// A kernel; may be given several times [default: all of kernels.toml]
         #[arg(short = 'k', long = "kernel", value_name = "K")]
@@ -159,6 +159,8 @@ pub fn run() -> Result<u8> {
             let matrix = Matrix::load(&workspace.root)?;
             Targets::load(&workspace.root, &matrix)?;
             kernels::fetch(&matrix, &words, &place.cache()?, place.mirror.as_deref())?;
+            // A guest of plain vmtest runs `cargo test` on what the host has built.
+            workspace.build_tests()?;
             Exit::Passed
         }
         Command::Demo { name, on } => {
@@ -265,7 +267,6 @@ fn one_guest(workspace: &Workspace, place: &Place, on: &OneKernel, work: Work) -
 
     let is_shell = matches!(work, Work::Hold);
     let line = ui.guest(&kernel.name);
-    line.shows("booting");
     let end = guest.run(work, false, &mut |news| match news {
         News::Line(text) => ui.say(text),
         News::Event(Event::Started { release }) => line.shows(format!("Linux {release}")),

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use anyhow::{Context, Result, bail};
 use regex::Regex;
@@ -105,22 +106,17 @@ fn read(log: &Path) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// A line of the log without time stamp, the caller's id of CONFIG_PRINTK_CALLER, and `\r`.
+/// A line of the log without the kernel's time stamp (and the caller's id of
+/// CONFIG_PRINTK_CALLER), nor what stands before it: the prompt of the shell that vmtest leaves on
+/// the console has no newline behind it.
 fn message(line: &str) -> &str {
-    let mut rest = line.trim();
-    while let Some(inner) = rest.strip_prefix('[') {
-        match inner.split_once(']') {
-            Some((stamp, after))
-                if stamp
-                    .trim()
-                    .starts_with(|c: char| c.is_ascii_digit() || c == 'T' || c == 'C') =>
-            {
-                rest = after.trim_start();
-            }
-            _ => break,
-        }
+    static STAMP: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"\[ *\d+\.\d+\](\[ *[TC]\d+\])? ?").expect("a constant pattern")
+    });
+    match STAMP.find(line) {
+        Some(stamp) => line[stamp.end()..].trim(),
+        None => line.trim(),
     }
-    rest
 }
 
 #[cfg(test)]
@@ -165,6 +161,14 @@ mod tests {
         ] {
             assert!(report(&[&format!("[   12.345678] {line}")]).is_some(), "{line}");
         }
+    }
+
+    #[test]
+    fn a_report_behind_a_prompt_is_seen() {
+        assert!(
+            report(&["\u{1b}[?2004hroot@(none):/# [    9.9] BUG: scheduling while atomic"])
+                .is_some()
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! console log that survives everything, a root that the guest cannot write, and that neither
 //! QEMU nor a file outlives the runner, however the runner ends.
 //!
-//! vmtest starts it as its `qemu_command`, by a script ([`Post::write`]) that names the post's
+//! vmtest starts it as its `qemu_command`, by a script ([`Post::new`]) that names the post's
 //! directory; it reads the rest there.
 
 use std::fs;

@@ -175,7 +175,7 @@ fn judge(status: ExitStatus, said: &str, noted: &str, release: &str) -> Judged {
     for line in noted.lines() {
         match serde_json::from_str(line) {
             Ok(Note::Fact { name, value }) => facts.push((name, value)),
-            Ok(Note::Skip { needs, reason }) => skip = Some((needs, reason)),
+            Ok(Note::Skip { needs, before, reason }) => skip = Some((needs, before, reason)),
             Err(e) => {
                 let reason = format!("a line of its event file cannot be read: {e}: {line}");
                 return (Outcome::Failed, reason, facts);
@@ -190,16 +190,30 @@ fn judge(status: ExitStatus, said: &str, noted: &str, release: &str) -> Judged {
         let reason = "it exited with 0, but libtest did not say that the test passed";
         return (Outcome::Failed, reason.into(), facts);
     }
-    match skip {
-        None => (Outcome::Passed, String::new(), facts),
-        Some((needs, reason)) => match is_at_least(release, &needs) {
-            Ok(false) => (Outcome::Skipped, format!("needs Linux {needs}: {reason}"), facts),
-            Ok(true) => {
-                let reason = format!("it skipped itself for want of Linux {needs}, on {release}");
-                (Outcome::Failed, reason, facts)
-            }
-            Err(e) => (Outcome::Failed, format!("{e:#}"), facts),
-        },
+    let Some((needs, before, reason)) = skip else {
+        return (Outcome::Passed, String::new(), facts);
+    };
+    let (is_new_enough, is_too_new, range) = match (&needs, &before) {
+        (Some(needs), None) => {
+            (is_at_least(release, needs), Ok(false), format!("needs Linux {needs}"))
+        }
+        (None, Some(before)) => (
+            Ok(true),
+            is_at_least(release, before),
+            format!("is for kernels before Linux {before}"),
+        ),
+        _ => {
+            let reason = "it skipped itself without one version that it needs, or ends before";
+            return (Outcome::Failed, reason.into(), facts);
+        }
+    };
+    match (is_new_enough, is_too_new) {
+        (Ok(true), Ok(false)) => {
+            let reason = format!("it skipped itself on {release}, which it can run on: it {range}");
+            (Outcome::Failed, reason, facts)
+        }
+        (Ok(_), Ok(_)) => (Outcome::Skipped, format!("{range}: {reason}"), facts),
+        (Err(e), _) | (_, Err(e)) => (Outcome::Failed, format!("{e:#}"), facts),
     }
 }
 
@@ -225,14 +239,30 @@ mod tests {
         (outcome, reason)
     }
 
+    fn skips(field: &str, version: &str) -> (Outcome, String) {
+        let note = format!(r#"{{"skip":{{"{field}":"{version}","reason":"why"}}}}"#);
+        outcome(0, PASSED, &note)
+    }
+
     #[test]
-    fn a_skip_counts_only_below_the_version_that_it_names() {
-        let needs = |v| format!(r#"{{"skip":{{"needs":"{v}","reason":"why"}}}}"#);
-        let (below, reason) = outcome(0, PASSED, &needs("7.0"));
-        assert_eq!((below, reason.as_str()), (Outcome::Skipped, "needs Linux 7.0: why"));
-        assert_eq!(outcome(0, PASSED, &needs("6.12")).0, Outcome::Failed);
-        assert_eq!(outcome(256, PASSED, &needs("7.0")).0, Outcome::Failed);
-        assert_eq!(outcome(0, PASSED, &needs("seven")).0, Outcome::Failed);
+    fn a_skip_counts_only_below_the_version_that_it_needs() {
+        assert_eq!(skips("needs", "7.0"), (Outcome::Skipped, "needs Linux 7.0: why".into()));
+        assert_eq!(skips("needs", "6.12").0, Outcome::Failed);
+        assert_eq!(skips("needs", "seven").0, Outcome::Failed);
+        let failing = r#"{"skip":{"needs":"7.0","reason":"why"}}"#;
+        assert_eq!(outcome(256, PASSED, failing).0, Outcome::Failed);
+    }
+
+    #[test]
+    fn a_skip_counts_only_from_the_version_that_ends_it() {
+        let why = "is for kernels before Linux 6.12: why";
+        assert_eq!(skips("before", "6.12"), (Outcome::Skipped, why.into()));
+        assert_eq!(skips("before", "7.0").0, Outcome::Failed);
+    }
+
+    #[test]
+    fn a_skip_without_a_version_fails() {
+        assert_eq!(outcome(0, PASSED, r#"{"skip":{"reason":"why"}}"#).0, Outcome::Failed);
     }
 
     #[test]

@@ -134,7 +134,7 @@ pub enum Outcome {
     Passed,
     /// It ran and did not succeed, or its kernel died under it.
     Failed,
-    /// It said that it needs a newer kernel than this one, or is marked `#[ignore]`.
+    /// It said that this kernel is too old or too new for it, or is marked `#[ignore]`.
     Skipped,
 }
 
@@ -142,10 +142,12 @@ pub enum Outcome {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Note {
-    /// The test cannot run on this kernel.
+    /// The test cannot run on this kernel, which is too old or too new for it.
     Skip {
         /// The first kernel that it runs on, `MAJOR.MINOR`.
-        needs: String,
+        needs: Option<String>,
+        /// The first kernel that it no longer runs on, `MAJOR.MINOR`.
+        before: Option<String>,
         /// Why, with the commit that changed it.
         reason: String,
     },

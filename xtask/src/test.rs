@@ -131,7 +131,6 @@ fn test_once(
     ui: &Ui,
 ) -> Result<(KernelReport, Retry)> {
     let line = ui.guest(&candidate.kernel.name);
-    line.shows("booting");
     let guest = Guest {
         kernel: &candidate.kernel,
         config: &candidate.config,

@@ -21,12 +21,16 @@ impl Ui {
         }
     }
 
-    /// A guest's line, gone when it is dropped.
+    /// A guest that boots: a line of its own, gone when it is dropped.
     pub fn guest(&self, name: &str) -> GuestLine {
+        if !std::io::stderr().is_terminal() {
+            println!("{name}: booting");
+        }
         let style = ProgressStyle::with_template("{prefix:>12} {spinner} {elapsed:>4} {wide_msg}");
         let bar = ProgressBar::new_spinner().with_prefix(name.to_owned());
         let bar = self.bars.add(bar.with_style(style.expect("a constant template")));
         bar.enable_steady_tick(Duration::from_millis(200));
+        bar.set_message("booting");
         GuestLine(bar)
     }
 }
