@@ -27,7 +27,7 @@ pub enum Error {
 
     /// The kernel's description of its own types cannot be read.
     #[error(
-        "cannot read the kernel's BTF at {path}: needs a kernel with CONFIG_DEBUG_INFO_BTF=y and a mounted /sys; `cargo xtask test` runs such kernels in a VM"
+        "cannot read the kernel's BTF at {path}: {source}: needs a kernel with CONFIG_DEBUG_INFO_BTF=y and a mounted /sys; `cargo xtask test` runs such kernels in a VM"
     )]
     NoBtf {
         /// Where it was looked for.
@@ -114,7 +114,7 @@ pub enum Error {
     },
 
     /// A file operation failed.
-    #[error("cannot {what}")]
+    #[error("cannot {what}: {source}")]
     Io {
         /// What was being done, and to which file.
         what: String,

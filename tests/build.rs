@@ -9,6 +9,8 @@ use libbpf_cargo::SkeletonBuilder;
 
 fn main() -> Result<()> {
     let out = PathBuf::from(env::var_os("OUT_DIR").context("no OUT_DIR")?);
+    let arch = env::var("CARGO_CFG_TARGET_ARCH").context("no CARGO_CFG_TARGET_ARCH")?;
+    let asm = format!("/usr/include/{arch}-linux-gnu");
     let sources = PathBuf::from("../bpf/tests");
     println!("cargo::rerun-if-changed={}", sources.display());
     println!("cargo::rerun-if-changed={}", bpf_wq::include_dir().display());
@@ -25,6 +27,9 @@ fn main() -> Result<()> {
                 "-Werror".as_ref(),
                 "-I".as_ref(),
                 bpf_wq::include_dir().as_os_str(),
+                // Where Debian has <asm/types.h>, which <linux/bpf.h> includes.
+                "-idirafter".as_ref(),
+                asm.as_ref(),
             ])
             .build()?;
     }

@@ -6,7 +6,7 @@ use test_log::test;
 
 use crate::support::btf::{RawBtf, with_btf_at_its_place};
 use crate::support::restricted::{with_bpf_failing, without_capabilities};
-use crate::support::{fact, version};
+use crate::support::{fact, needs_bpf_wq, version};
 
 #[test]
 fn set_callback_is_that_of_the_version() {
@@ -43,14 +43,15 @@ fn unlink_was_renamed_in_7_0() {
 
 #[test]
 fn the_callback_of_6_10_0_is_told_from_the_later_one() {
-    let kernel = Kernel::running();
-    if kernel.set_callback() != Answer::Yes(SetCallback::Impl) {
-        // Without that prototype there is nothing to change into the older one.
-        assert_ne!(version().0, 6, "{:?}", kernel.set_callback());
+    if !needs_bpf_wq() {
         return;
     }
     let mut btf = RawBtf::of_kernel();
     btf.give_callback_of_6_10_0();
+    if version() >= (7, 0) {
+        // The new name comes first: without it, what is left is the old one.
+        btf.rename("bpf_wq_set_callback", "bpf_wq_set_kcabllac");
+    }
     let file = btf.into_file();
     let kernel = Kernel::with_btf(file.path());
     assert_eq!(kernel.set_callback(), Answer::Yes(SetCallback::ImplWithWq));
