@@ -204,7 +204,8 @@ pub fn run() -> Result<u8> {
             report::write(&reports, &workspace.target)?;
             println!("{}", report::details(&reports));
             println!("{}", report::table(&reports));
-            println!("reports: {}/kernel-report.{{json,xml}}", workspace.target.display());
+            println!("reports: {}/kernel-report.{{json,xml,txt}}", workspace.target.display());
+            println!("{}", report::total(&reports));
             host?;
             report::exit(&reports)
         }
