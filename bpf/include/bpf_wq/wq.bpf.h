@@ -76,9 +76,10 @@ extern int bpf_wq_set_callback___v7_0(struct bpf_wq *wq,
  * nothing is left. The facts asked for:
  *
  * - struct bpf_work, the kernel's side of a struct bpf_wq, had `delete_work` up
- *   to 6.19. 7.0 took it away (1bfbc267ec91).
- *   A kernel that took over the one change without the other would refuse the
- *   program by the kfunc's name; none has: 6.12.107, months younger than 7.0, not.
+ *   to 6.19. 7.0 took it away (1bfbc267ec91), with the new prototype but by
+ *   another commit: a kernel that took over this one alone would refuse the
+ *   program, by the kfunc's name. None has: not 6.12.107 and not 6.18.44, which
+ *   are months younger than 7.0.
  * - struct sk_buff had `mono_delivery_time` up to 6.10. 6.11 renamed it
  *   (4d25ca2d6801). Where it is found, libbpf's word on the prototypes decides: on
  *   6.10, a call costs three instructions more than one written for it alone.
