@@ -15,9 +15,9 @@ use nix::sys::signal::Signal;
 
 use crate::console::BEGIN;
 use crate::job::{
-    self, Event, Filter, Ignored, JOB_FILE, Job, Note, Outcome, TestBinary, TestResult, Work,
+    self, Event, Filter, Ignored, JOB_FILE, Job, Outcome, TestBinary, TestResult, Work,
 };
-use crate::version::is_at_least;
+use crate::notes::{Notes, Skip};
 
 /// Runs the job that lies in `share`. The exit code is for vmtest; the verdict is the last event.
 pub fn run(share: &Path) -> Result<i32> {
@@ -101,7 +101,7 @@ fn tests(binaries: &[TestBinary], filter: &Filter, host: &Host) -> Result<(bool,
         let name = format!("{}::{test}", binary.name);
         let result = if is_ignored {
             let reason = "marked #[ignore]: run it with -- --ignored".into();
-            TestResult::new(name, Outcome::Skipped, reason)
+            TestResult { outcome: Outcome::Skipped, reason, ..TestResult::named(name) }
         } else {
             host.tell(&Event::Begin { test: name.clone() })?;
             // Without the newline the kernel holds the line back, for more of it to come.
@@ -132,12 +132,6 @@ fn list(binary: &TestBinary, filter: &Filter, more: &[&str]) -> Result<Vec<Strin
     Ok(names.lines().filter_map(|l| l.strip_suffix(": test")).map(str::to_owned).collect())
 }
 
-impl TestResult {
-    fn new(name: String, outcome: Outcome, reason: String) -> Self {
-        TestResult { name, outcome, reason, seconds: 0.0, output: String::new(), facts: vec![] }
-    }
-}
-
 fn one(binary: &TestBinary, test: &str, name: String) -> Result<TestResult> {
     let mut notes = tempfile::NamedTempFile::new().context("cannot make the test's event file")?;
     let mut output = tempfile::tempfile().context("cannot make the test's output file")?;
@@ -157,63 +151,47 @@ fn one(binary: &TestBinary, test: &str, name: String) -> Result<TestResult> {
     let mut said = Vec::new();
     output.rewind()?;
     output.read_to_end(&mut said)?;
+    let said = String::from_utf8_lossy(&said).into_owned();
     let mut noted = String::new();
     notes.read_to_string(&mut noted).context("cannot read the test's events")?;
 
-    let said = String::from_utf8_lossy(&said).into_owned();
-    let (outcome, reason, facts) = judge(status, &said, &noted, &release()?);
-    let output = if outcome == Outcome::Failed { said } else { String::new() };
-    Ok(TestResult { name, outcome, reason, seconds, output, facts })
+    let mut result = TestResult { seconds, ..TestResult::named(name) };
+    (result.outcome, result.reason) = match Notes::parse(&noted) {
+        Ok(notes) => {
+            let judged = judge(status, &said, notes.skip.as_ref(), &release()?);
+            (result.facts, result.rule, result.answer) = (notes.facts, notes.rule, notes.answer);
+            judged
+        }
+        Err(e) => (Outcome::Failed, format!("{e:#}")),
+    };
+    if result.outcome == Outcome::Failed {
+        result.output = said;
+    }
+    Ok(result)
 }
 
-type Judged = (Outcome, String, Vec<(String, String)>);
-
-/// A test's outcome from its process's status, what it wrote, and the notes that it left.
-fn judge(status: ExitStatus, said: &str, noted: &str, release: &str) -> Judged {
-    let mut facts = Vec::new();
-    let mut skip = None;
-    for line in noted.lines() {
-        match serde_json::from_str(line) {
-            Ok(Note::Fact { name, value }) => facts.push((name, value)),
-            Ok(Note::Skip { needs, before, reason }) => skip = Some((needs, before, reason)),
-            Err(e) => {
-                let reason = format!("a line of its event file cannot be read: {e}: {line}");
-                return (Outcome::Failed, reason, facts);
-            }
-        }
-    }
+/// A test's outcome, and the reason for it, from its process's status, what it wrote, and the skip
+/// that it noted.
+fn judge(status: ExitStatus, said: &str, skip: Option<&Skip>, release: &str) -> (Outcome, String) {
     if !status.success() {
-        return (Outcome::Failed, how_it_ended(status), facts);
+        return (Outcome::Failed, how_it_ended(status));
     }
     // A process that exits with 0 before libtest has counted has proved nothing.
     if !said.contains("test result: ok. 1 passed;") {
         let reason = "it exited with 0, but libtest did not say that the test passed";
-        return (Outcome::Failed, reason.into(), facts);
+        return (Outcome::Failed, reason.into());
     }
-    let Some((needs, before, reason)) = skip else {
-        return (Outcome::Passed, String::new(), facts);
+    let Some(skip) = skip else {
+        return (Outcome::Passed, String::new());
     };
-    let (is_new_enough, is_too_new, range) = match (&needs, &before) {
-        (Some(needs), None) => {
-            (is_at_least(release, needs), Ok(false), format!("needs Linux {needs}"))
-        }
-        (None, Some(before)) => (
-            Ok(true),
-            is_at_least(release, before),
-            format!("is for kernels before Linux {before}"),
-        ),
-        _ => {
-            let reason = "it skipped itself without one version that it needs, or ends before";
-            return (Outcome::Failed, reason.into(), facts);
-        }
-    };
-    match (is_new_enough, is_too_new) {
-        (Ok(true), Ok(false)) => {
+    match skip.holds_on(release) {
+        Ok(true) => (Outcome::Skipped, format!("{}: {}", skip.range(), skip.reason)),
+        Ok(false) => {
+            let range = skip.range();
             let reason = format!("it skipped itself on {release}, which it can run on: it {range}");
-            (Outcome::Failed, reason, facts)
+            (Outcome::Failed, reason)
         }
-        (Ok(_), Ok(_)) => (Outcome::Skipped, format!("{range}: {reason}"), facts),
-        (Err(e), _) | (_, Err(e)) => (Outcome::Failed, format!("{e:#}"), facts),
+        Err(e) => (Outcome::Failed, format!("{e:#}")),
     }
 }
 
@@ -234,46 +212,27 @@ mod tests {
 
     const PASSED: &str = "test result: ok. 1 passed; 0 failed;";
 
-    fn outcome(status: i32, said: &str, noted: &str) -> (Outcome, String) {
-        let (outcome, reason, _) = judge(ExitStatus::from_raw(status), said, noted, "6.12.1-x");
-        (outcome, reason)
-    }
-
-    fn skips(field: &str, version: &str) -> (Outcome, String) {
-        let note = format!(r#"{{"skip":{{"{field}":"{version}","reason":"why"}}}}"#);
-        outcome(0, PASSED, &note)
+    fn outcome(status: i32, said: &str, skip: Option<&Skip>) -> (Outcome, String) {
+        judge(ExitStatus::from_raw(status), said, skip, "6.12.1-x")
     }
 
     #[test]
-    fn a_skip_counts_only_below_the_version_that_it_needs() {
-        assert_eq!(skips("needs", "7.0"), (Outcome::Skipped, "needs Linux 7.0: why".into()));
-        assert_eq!(skips("needs", "6.12").0, Outcome::Failed);
-        assert_eq!(skips("needs", "seven").0, Outcome::Failed);
-        let failing = r#"{"skip":{"needs":"7.0","reason":"why"}}"#;
-        assert_eq!(outcome(256, PASSED, failing).0, Outcome::Failed);
-    }
-
-    #[test]
-    fn a_skip_counts_only_from_the_version_that_ends_it() {
-        let why = "is for kernels before Linux 6.12: why";
-        assert_eq!(skips("before", "6.12"), (Outcome::Skipped, why.into()));
-        assert_eq!(skips("before", "7.0").0, Outcome::Failed);
-    }
-
-    #[test]
-    fn a_skip_without_a_version_fails() {
-        assert_eq!(outcome(0, PASSED, r#"{"skip":{"reason":"why"}}"#).0, Outcome::Failed);
+    fn a_skip_that_does_not_hold_is_a_failure() {
+        let needs = |version: &str| Skip {
+            needs: Some(version.into()),
+            before: None,
+            reason: "why".into(),
+        };
+        let skipped = (Outcome::Skipped, "needs Linux 7.0: why".into());
+        assert_eq!(outcome(0, PASSED, Some(&needs("7.0"))), skipped);
+        assert_eq!(outcome(0, PASSED, Some(&needs("6.12"))).0, Outcome::Failed);
+        assert_eq!(outcome(256, PASSED, Some(&needs("7.0"))).0, Outcome::Failed);
     }
 
     #[test]
     fn a_signal_and_a_silent_exit_are_failures() {
-        assert_eq!(outcome(11, PASSED, ""), (Outcome::Failed, "killed by SIGSEGV".into()));
-        assert_eq!(outcome(0, "", "").0, Outcome::Failed);
-        assert_eq!(outcome(0, PASSED, "").0, Outcome::Passed);
-    }
-
-    #[test]
-    fn a_note_that_cannot_be_read_is_a_failure() {
-        assert_eq!(outcome(0, PASSED, r#"{"skipp":{}}"#).0, Outcome::Failed);
+        assert_eq!(outcome(11, PASSED, None), (Outcome::Failed, "killed by SIGSEGV".into()));
+        assert_eq!(outcome(0, "", None).0, Outcome::Failed);
+        assert_eq!(outcome(0, PASSED, None).0, Outcome::Passed);
     }
 }

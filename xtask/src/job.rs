@@ -124,6 +124,24 @@ pub struct TestResult {
     /// What it found out about the kernel, by name.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub facts: Vec<(String, String)>,
+    /// The rule that it proves, if it is one of those that documents list.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rule: Option<Rule>,
+    /// What this kernel does about it, if it is not what the rule says.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub answer: String,
+}
+
+/// A statement that a test proves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Its number or name, by which documents refer to it.
+    pub id: String,
+    /// What it is about, for a heading.
+    pub group: String,
+    /// One line.
+    pub statement: String,
 }
 
 /// What came of a test.
@@ -138,26 +156,20 @@ pub enum Outcome {
     Skipped,
 }
 
-/// What a test may write, a line of JSON each, to the file that `XTASK_EVENTS` names.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "lowercase", deny_unknown_fields)]
-pub enum Note {
-    /// The test cannot run on this kernel, which is too old or too new for it.
-    Skip {
-        /// The first kernel that it runs on, `MAJOR.MINOR`.
-        needs: Option<String>,
-        /// The first kernel that it no longer runs on, `MAJOR.MINOR`.
-        before: Option<String>,
-        /// Why, with the commit that changed it.
-        reason: String,
-    },
-    /// Something about the kernel that the table shows.
-    Fact {
-        /// The column.
-        name: String,
-        /// The cell.
-        value: String,
-    },
+impl TestResult {
+    /// Of a test of which nothing more is known yet: it has not passed.
+    pub fn named(name: String) -> Self {
+        TestResult {
+            name,
+            outcome: Outcome::Failed,
+            reason: String::new(),
+            seconds: 0.0,
+            output: String::new(),
+            facts: vec![],
+            rule: None,
+            answer: String::new(),
+        }
+    }
 }
 
 /// Formats an event as the line that [`parse`] reads.

@@ -16,6 +16,7 @@ pub mod job;
 pub mod kernels;
 pub mod mirror;
 pub mod modules;
+pub mod notes;
 pub mod report;
 pub mod setup;
 pub mod terminal;

@@ -245,12 +245,12 @@ mod tests {
 
     fn result(name: &str, outcome: Outcome) -> TestResult {
         TestResult {
-            name: name.into(),
             outcome,
             reason: if outcome == Outcome::Passed { String::new() } else { "why".into() },
             seconds: 0.5,
             output: if outcome == Outcome::Failed { "said <this>".into() } else { String::new() },
             facts: vec![("ABI".into(), "new".into())],
+            ..TestResult::named(name.into())
         }
     }
 

@@ -12,7 +12,7 @@ use crate::accel::Accel;
 use crate::config::GuestConfig;
 use crate::console::Scanner;
 use crate::failure::{Exit, Interrupted, exit_of, usage};
-use crate::job::{Event, Filter, Outcome, TestBinary, TestResult, Work};
+use crate::job::{Event, Filter, TestBinary, TestResult, Work};
 use crate::kernels::Kernel;
 use crate::report::{KernelReport, Verdict};
 use crate::terminal;
@@ -217,12 +217,9 @@ fn judge(
             if let Some((test, begun)) = tally.running.take() {
                 reason.push_str(&format!("; {test} was running"));
                 tally.tests.push(TestResult {
-                    name: test,
-                    outcome: Outcome::Failed,
                     reason: "the guest ended while it ran".into(),
                     seconds: begun.elapsed().as_secs_f64(),
-                    output: String::new(),
-                    facts: vec![],
+                    ..TestResult::named(test)
                 });
             }
             reasons.push(reason);
