@@ -11,11 +11,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::config::GuestConfig;
 use crate::guardian::{QEMU, spawn_bound};
 
 /// How long the probe guest has until the kernel's first line. With working KVM it takes less
 /// than one second.
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Where the outcome is kept, in the cache.
+const PROBE_FILE: &str = "kvm-probe.json";
 
 /// What executes a guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -37,14 +41,24 @@ impl Accel {
         }
     }
 
-    /// How many guests keep this machine busy without slowing each other down.
-    pub fn guests_at_once(self, cpus_of_a_guest: usize) -> usize {
+    /// How many guests this machine carries: as the cores keep busy, and as memory has room for.
+    pub fn guests_at_once(self, guest: &GuestConfig) -> Result<usize> {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        match self {
-            Accel::Kvm => (cores / cpus_of_a_guest).max(1),
+        let by_cores = match self {
+            Accel::Kvm => cores / usize::from(guest.num_cpus),
+            // All CPUs of a guest are one thread.
             Accel::Tcg => cores,
-        }
+        };
+        let room = available_memory()? / guest.memory_bytes()?;
+        Ok(by_cores.min(usize::try_from(room)?).max(1))
     }
+}
+
+fn available_memory() -> Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kibibytes = line.and_then(|l| l.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    Ok(kibibytes.context("no MemAvailable in /proc/meminfo")? * 1024)
 }
 
 impl std::fmt::Display for Accel {
@@ -73,14 +87,18 @@ pub fn choose(wanted: Option<Accel>, kernel: &Path, cache: &Path) -> Result<(Acc
             bail!("KVM was asked for, and /dev/kvm cannot be opened: {e}")
         }
         (None, Err(e)) => Ok((Accel::Tcg, format!("TCG (/dev/kvm cannot be opened: {e})"))),
-        (Some(Accel::Kvm), Ok(_)) => Ok((Accel::Kvm, "KVM, as asked".into())),
-        (None, Ok(_)) if probe_once(kernel, cache)? => {
-            Ok((Accel::Kvm, "KVM (a probe guest ran under it)".into()))
-        }
-        (None, Ok(_)) => {
+        (wanted, Ok(_)) => {
             let limit = PROBE_LIMIT.as_secs();
             let why = format!("a probe guest under KVM printed nothing within {limit} s");
-            Ok((Accel::Tcg, format!("TCG (/dev/kvm exists, but {why})")))
+            match (probe_once(kernel, cache)?, wanted) {
+                (true, _) => Ok((Accel::Kvm, "KVM (a probe guest ran under it)".into())),
+                (false, Some(Accel::Kvm)) => bail!("KVM was asked for, but {why}"),
+                (false, _) => {
+                    let file = cache.join(PROBE_FILE);
+                    let again = format!("kept until reboot in {}", file.display());
+                    Ok((Accel::Tcg, format!("TCG (/dev/kvm exists, but {why}; {again})")))
+                }
+            }
         }
     }
 }
@@ -89,7 +107,7 @@ fn probe_once(kernel: &Path, cache: &Path) -> Result<bool> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     let version = Command::new(QEMU).arg("--version").output();
     let qemu = String::from_utf8_lossy(&version.context("cannot run QEMU")?.stdout).into_owned();
-    let file = cache.join("kvm-probe.json");
+    let file = cache.join(PROBE_FILE);
     if let Ok(bytes) = fs::read(&file) {
         // A file of another version of the runner is no answer.
         if let Ok(known) = serde_json::from_slice::<Probed>(&bytes) {

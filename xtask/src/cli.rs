@@ -1,7 +1,6 @@
 //! The command line.
 
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -10,14 +9,14 @@ use clap::{Args, Parser, Subcommand};
 use crate::accel::{self, Accel};
 use crate::cache::Cache;
 use crate::config::{Matrix, Targets};
-use crate::failure::{Exit, failed, usage};
+use crate::failure::{Exit, exit_of, failed, usage};
 use crate::job::{Event, Work};
 use crate::kernels::{self, Choice, Kernel};
 use crate::test::{self, Candidate, Plan};
 use crate::ui::Ui;
-use crate::vm::{End, Guest, INTERRUPTED, News};
+use crate::vm::{End, Guest, News};
 use crate::workspace::{Workspace, filter, guest_dir};
-use crate::{console, guardian, guest, report, setup, terminal};
+use crate::{console, guardian, guest, interrupt, report, setup, terminal};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -138,15 +137,22 @@ enum KernelsCommand {
 /// Parses the command line and does what it says. Returns the exit code.
 pub fn run() -> Result<u8> {
     let cli = Cli::parse();
-    // The guest's init gets this PATH from vmtest; it needs qemu-ga, which Debian has in /usr/sbin,
-    // where a user's PATH does not look.
-    let path = std::env::var("PATH").unwrap_or_default();
-    // SAFETY: no other thread runs yet.
-    unsafe { std::env::set_var("PATH", format!("{path}:/usr/local/sbin:/usr/sbin:/sbin")) };
+    set_environment(&cli.place)?;
     let place = &cli.place;
     let exit = match cli.command {
         Command::Guardian { dir, qemu } => return Ok(u8::try_from(guardian::run(&dir, &qemu)?)?),
         Command::Guest { share } => return Ok(u8::try_from(guest::run(&share)?)?),
+        command => {
+            interrupt::handle()?;
+            run_on_host(command, place)?
+        }
+    };
+    Ok(exit as u8)
+}
+
+fn run_on_host(command: Command, place: &Place) -> Result<Exit> {
+    Ok(match command {
+        Command::Guardian { .. } | Command::Guest { .. } => unreachable!("done by the caller"),
         Command::Setup => setup::ensure_tools().map(|()| Exit::Passed)?,
         Command::Kernels { json, command: None } => {
             let workspace = Workspace::find()?;
@@ -183,23 +189,29 @@ pub fn run() -> Result<u8> {
             let targets = Targets::load(&workspace.root, &matrix)?;
             let choices = kernels::choose(&matrix, &kernels, modules.as_deref())?;
             setup::ensure_tools()?;
+            report::clear(&workspace.target)?;
             let binaries = workspace.build_tests()?;
             let host = if kernels.is_empty() && libtest.is_empty() {
                 workspace.test_host()
             } else {
                 Ok(())
             };
+            if let Err(e) = &host {
+                if exit_of(e) == Exit::Interrupted {
+                    return host.map(|()| Exit::Interrupted);
+                }
+                eprintln!("{e:#}; the guests' tests go on");
+            }
             let ui = Ui::default();
             let candidates = candidates(&workspace, place, &matrix, &targets, &choices)?;
             let accel = choose_accel(place, &candidates[0].kernel, &ui)?;
             let jobs = match (shell_on_failure, jobs) {
                 (true, _) => 1,
                 (false, Some(jobs)) => jobs.into(),
-                (false, None) => accel.guests_at_once(candidates[0].config.num_cpus.into()),
+                (false, None) => accel.guests_at_once(&candidates[0].config)?,
             };
             let deadline = Duration::from_secs(deadline);
             let plan = Plan { binaries, filter, accel, deadline, jobs, shell_on_failure };
-            handle_signals()?;
             let reports = test::run(&candidates, &plan, &ui)?;
             report::write(&reports, &workspace.target)?;
             println!("{}", report::details(&reports));
@@ -209,8 +221,7 @@ pub fn run() -> Result<u8> {
             host?;
             report::exit(&reports)
         }
-    };
-    Ok(exit as u8)
+    })
 }
 
 impl Place {
@@ -219,10 +230,25 @@ impl Place {
     }
 }
 
-/// From here on SIGINT, SIGTERM and SIGHUP end the guests first, and the runner then.
-fn handle_signals() -> Result<()> {
-    ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))
-        .context("cannot handle signals")
+/// What guests, and runners in the tests of the host, take from the environment.
+fn set_environment(place: &Place) -> Result<()> {
+    // The guest's init gets this PATH from vmtest; it needs qemu-ga, which Debian has in /usr/sbin,
+    // where a user's PATH does not look.
+    let path = std::env::var("PATH").unwrap_or_default();
+    // SAFETY: no other thread runs yet.
+    unsafe { std::env::set_var("PATH", format!("{path}:/usr/local/sbin:/usr/sbin:/sbin")) };
+    let mut said = Vec::new();
+    if let Some(cache) = &place.cache {
+        let cache = std::path::absolute(cache).context("cannot tell the current directory")?;
+        said.push(("XTASK_CACHE", cache.into_os_string()));
+    }
+    said.extend(place.mirror.as_ref().map(|mirror| ("XTASK_MIRROR", mirror.into())));
+    said.extend(place.accel.map(|accel| ("XTASK_ACCEL", accel.to_string().to_lowercase().into())));
+    for (name, value) in said {
+        // SAFETY: no other thread runs yet.
+        unsafe { std::env::set_var(name, value) };
+    }
+    Ok(())
 }
 
 fn candidates(
@@ -233,11 +259,14 @@ fn candidates(
     choices: &[Choice],
 ) -> Result<Vec<Candidate>> {
     let cache = place.cache()?;
-    let mut candidates = Vec::new();
+    let mut candidates: Vec<Candidate> = Vec::new();
     for choice in choices {
         let kernel = kernels::ensure(choice, matrix, &cache, place.mirror.as_deref())?;
         let config = targets.vm(&kernel.name);
         let dir = guest_dir(&workspace.target, &kernel.name)?;
+        if candidates.iter().any(|other| other.dir == dir) {
+            return Err(usage(format!("two kernels are called {}: rename one", kernel.name)));
+        }
         candidates.push(Candidate { kernel, config, dir });
     }
     Ok(candidates)
@@ -264,27 +293,36 @@ fn one_guest(workspace: &Workspace, place: &Place, on: &OneKernel, work: Work) -
     let accel = choose_accel(place, &kernel, &ui)?;
     let deadline = Duration::from_secs(on.deadline);
     let guest = Guest { kernel: &kernel, config: &config, accel, deadline, dir };
-    handle_signals()?;
 
-    let is_shell = matches!(work, Work::Hold);
     let line = ui.guest(&kernel.name);
-    let end = guest.run(work, false, &mut |news| match news {
-        News::Line(text) => ui.say(text),
-        News::Event(Event::Started { release }) => line.shows(format!("Linux {release}")),
-        News::Event(_) => (),
-        News::Held(console) => terminal::attach(console, &ui),
-    })?;
+    let end = guest
+        .run(&work, false, &mut |news| match news {
+            News::Again(why) => ui.say(format!("{}: booting once more: {why}", kernel.name)),
+            News::Line(text) => ui.say(text),
+            News::Event(Event::Started { release }) => line.shows(format!("Linux {release}")),
+            News::Event(_) => (),
+            News::Held(console) => terminal::attach(console, &ui),
+        })?
+        .end;
     drop(line);
-    if is_shell && !matches!(end, End::NoBoot { .. }) {
-        return Ok(Exit::Passed);
+    if let End::NoBoot { why, .. } = end {
+        bail!("{}: {why}", kernel.name);
     }
-    if let Some(quoted) = console::Scanner::new()?.scan(&guest.console_log())? {
-        return Err(failed(format!("the kernel reported a fault:\n{quoted}")));
+    let scanner = console::Scanner::new()?;
+    match (&end, &work) {
+        // What a person does to the guest is no verdict.
+        (End::Marker { .. }, Work::Hold) => return Ok(Exit::Passed),
+        _ => {
+            let is_done = matches!(end, End::Marker { .. });
+            if let Some(quoted) = scanner.scan(&guest.console_log(), is_done)? {
+                return Err(failed(format!("the kernel reported a fault:\n{quoted}")));
+            }
+        }
     }
     match end {
         End::Marker { success: true, .. } => Ok(Exit::Passed),
         End::Marker { success: false, how } => Err(failed(format!("the program failed: {how}"))),
         End::NoMarker(why) => Err(failed(format!("the guest ended without a verdict: {why}"))),
-        End::NoBoot { why, .. } => bail!("{}: {why}", kernel.name),
+        End::NoBoot { .. } => unreachable!("told above"),
     }
 }

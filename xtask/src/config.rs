@@ -100,6 +100,25 @@ pub struct GuestConfig {
     pub kernel_args: Option<String>,
 }
 
+impl GuestConfig {
+    /// The guest's memory in bytes. QEMU's number without a suffix counts mebibytes.
+    pub fn memory_bytes(&self) -> Result<u64> {
+        let digits = self.memory.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let shift = match self.memory[digits.len()..].to_ascii_uppercase().as_str() {
+            "K" => 10,
+            "" | "M" => 20,
+            "G" => 30,
+            _ => return Err(self.bad_memory()),
+        };
+        let number: u64 = digits.parse().map_err(|_| self.bad_memory())?;
+        number.checked_shl(shift).filter(|bytes| *bytes > 0).ok_or_else(|| self.bad_memory())
+    }
+
+    fn bad_memory(&self) -> anyhow::Error {
+        failure::usage(format!("vmtest.toml: {} is no amount of memory, such as 2G", self.memory))
+    }
+}
+
 /// As `vmtest::Config`, which accepts any key.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -9,8 +9,11 @@ use anyhow::{Context, Result, bail};
 use regex::Regex;
 use serde::Deserialize;
 
-/// How many lines are quoted from a report's first line on.
-const QUOTED: usize = 12;
+/// How many lines are quoted from a report's first line on, if its end is not found before.
+const QUOTED: usize = 60;
+
+/// The last line of the kernel's own reports.
+const REPORT_ENDS: &str = "---[ end ";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -46,11 +49,16 @@ impl Scanner {
     }
 
     /// The kernel's first report in the log, quoted with the lines behind it and the test that was
-    /// running, or `None` for a clean log.
-    pub fn scan(&self, log: &Path) -> Result<Option<String>> {
+    /// running, or `None` for a clean log. A guest whose work is done has said so in the log, too:
+    /// a log without that line has lost some, to a full disk for one.
+    pub fn scan(&self, log: &Path, work_is_done: bool) -> Result<Option<String>> {
         let text = read(log)?;
+        let cut = |lacks| format!("{} cannot be scanned: it lacks {lacks}", log.display());
         if !text.contains("Linux version ") {
-            bail!("{} cannot be scanned: it does not hold the kernel's first line", log.display());
+            bail!(cut("the kernel's first line"));
+        }
+        if work_is_done && !is_whole(log) {
+            bail!(cut("the guest's last line; is the disk full?"));
         }
         let lines: Vec<&str> = text.lines().collect();
         Ok(self.first_report(&lines))
@@ -70,6 +78,9 @@ impl Scanner {
         for line in lines[at..].iter().take(QUOTED) {
             quoted.push_str(line.trim_end());
             quoted.push('\n');
+            if message(line).starts_with(REPORT_ENDS) {
+                break;
+            }
         }
         Some(quoted)
     }
@@ -77,6 +88,14 @@ impl Scanner {
 
 /// What the guest writes to the kernel's log before a test, so that a report can be placed.
 pub const BEGIN: &str = "xtask: begin ";
+
+/// What the guest writes to the kernel's log when all its work is done.
+pub const END: &str = "xtask: end";
+
+/// Whether the log holds all that the kernel said until the work was done.
+pub fn is_whole(log: &Path) -> bool {
+    read(log).is_ok_and(|text| text.lines().any(|line| message(line) == END))
+}
 
 /// The end of a console log, for a guest of which nothing else is known.
 pub fn last_lines(log: &Path, count: usize) -> String {
@@ -158,6 +177,12 @@ mod tests {
             "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:",
             "watchdog: BUG: soft lockup - CPU#0 stuck for 22s!",
             "general protection fault, probably for non-canonical address",
+            "BUG kmalloc-64 (Not tainted): Poison overwritten",
+            "divide error: 0000 [#1] PREEMPT SMP NOPTI",
+            "int3: 0000 [#1] PREEMPT SMP NOPTI",
+            "watchdog: CPU1: Watchdog detected hard LOCKUP on cpu 1",
+            "PANIC: double fault, error_code: 0x0",
+            "unchecked MSR access error: RDMSR from 0x1",
         ] {
             assert!(report(&[&format!("[   12.345678] {line}")]).is_some(), "{line}");
         }
@@ -180,7 +205,14 @@ mod tests {
     #[test]
     fn a_log_without_a_boot_cannot_be_scanned() {
         let log = tempfile::NamedTempFile::new().unwrap();
-        assert!(Scanner::new().unwrap().scan(log.path()).is_err());
-        assert!(Scanner::new().unwrap().scan(Path::new("/nonexistent/console.log")).is_err());
+        let scanner = Scanner::new().unwrap();
+        assert!(scanner.scan(log.path(), false).is_err());
+        assert!(scanner.scan(Path::new("/nonexistent/console.log"), false).is_err());
+        fs::write(log.path(), "[    0.0] Linux version 6.12\r\n[    9.9] xtask: begin a\r\n")
+            .unwrap();
+        assert!(scanner.scan(log.path(), false).is_ok());
+        assert!(scanner.scan(log.path(), true).is_err());
+        fs::write(log.path(), "[    0.0] Linux version 6.12\r\n[    9.9] xtask: end\r\n").unwrap();
+        assert_eq!(scanner.scan(log.path(), true).unwrap(), None);
     }
 }

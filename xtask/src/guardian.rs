@@ -28,7 +28,8 @@ const LOOK: Duration = Duration::from_millis(50);
 #[derive(Debug, Serialize, Deserialize)]
 struct Orders {
     accel: Accel,
-    console_log: PathBuf,
+    /// Where the console's log goes, and what QEMU says.
+    guest: PathBuf,
 }
 
 /// The runner's side: a directory of its own for the guardian of one guest.
@@ -38,16 +39,16 @@ pub struct Post {
 }
 
 impl Post {
-    /// Makes the directory. Unix sockets live in it, whose paths are limited to 107 bytes: it is
+    /// Makes the directory; `guest` is where the guest's logs go. Unix sockets live in it, whose paths are limited to 107 bytes: it is
     /// in the system's temporary directory.
-    pub fn new(accel: Accel, console_log: &Path) -> Result<Self> {
+    pub fn new(accel: Accel, guest: &Path) -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("xtask-guest-")
             .tempdir()
             .context("cannot make a directory for the guest's sockets")?;
         let leash = UnixListener::bind(dir.path().join("leash"))
             .context("cannot make the guardian's socket")?;
-        let orders = Orders { accel, console_log: console_log.to_owned() };
+        let orders = Orders { accel, guest: guest.to_owned() };
         fs::write(dir.path().join("orders.json"), serde_json::to_vec(&orders)?)?;
 
         let exe = std::env::current_exe().context("cannot find the runner's own executable")?;
@@ -75,6 +76,16 @@ impl Post {
     }
 }
 
+/// The log of a guest's console, in the guest's directory.
+pub fn console_log(guest: &Path) -> PathBuf {
+    guest.join("console.log")
+}
+
+/// What QEMU wrote to its standard error, in the guest's directory.
+pub fn qemu_log(guest: &Path) -> PathBuf {
+    guest.join("qemu.log")
+}
+
 fn console_socket(dir: &Path) -> PathBuf {
     dir.join("console")
 }
@@ -92,8 +103,9 @@ pub fn run(dir: &Path, args: &[String]) -> Result<i32> {
     leash.set_read_timeout(Some(LOOK))?;
     let orders: Orders = serde_json::from_slice(&fs::read(dir.join("orders.json"))?)?;
 
+    let said = fs::File::create(qemu_log(&orders.guest)).context("cannot make QEMU's log")?;
     let own = rewrite(args, &orders, &console_socket(dir))?;
-    let mut qemu = spawn_bound(Command::new(QEMU).args(&own).stdin(Stdio::null()))?;
+    let mut qemu = spawn_bound(Command::new(QEMU).args(&own).stdin(Stdio::null()).stderr(said))?;
     let code = wait(&mut qemu, &mut leash)?;
     for file in left_by_vmtest(args) {
         remove(&file)?;
@@ -181,7 +193,8 @@ fn rewrite(args: &[String], orders: &Orders, console: &Path) -> Result<Vec<Strin
             "-cpu" => _ = rest.next(),
             "-serial" => {
                 rest.next();
-                let (socket, log) = (comma_doubled(console)?, comma_doubled(&orders.console_log)?);
+                let (socket, log) =
+                    (comma_doubled(console)?, comma_doubled(&console_log(&orders.guest))?);
                 own.extend(["-chardev".into()]);
                 own.push(format!(
                     "socket,id=console,path={socket},server=on,wait=off,logfile={log}"
@@ -237,7 +250,7 @@ mod tests {
     ];
 
     fn rewritten(accel: Accel) -> String {
-        let orders = Orders { accel, console_log: "/log,1".into() };
+        let orders = Orders { accel, guest: "/guest,1".into() };
         rewrite(&args(VMTEST), &orders, Path::new("/run/console")).unwrap().join(" ")
     }
 
@@ -252,13 +265,13 @@ mod tests {
     fn the_root_is_exported_read_only_and_the_console_logged() {
         let line = rewritten(Accel::Kvm);
         assert!(line.contains("mount_tag=/dev/root,security_model=none,readonly=on"), "{line}");
-        assert!(line.contains("logfile=/log,,1"), "{line}");
+        assert!(line.contains("logfile=/guest,,1/console.log"), "{line}");
         assert!(!line.contains("mon:stdio"), "{line}");
     }
 
     #[test]
     fn arguments_without_a_root_are_refused() {
-        let orders = Orders { accel: Accel::Tcg, console_log: "/log".into() };
+        let orders = Orders { accel: Accel::Tcg, guest: "/guest".into() };
         assert!(rewrite(&args(&["-m", "2G"]), &orders, Path::new("/run/console")).is_err());
     }
 

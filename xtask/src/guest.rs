@@ -7,17 +7,22 @@ use std::io::{Read, Seek, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 
-use crate::console::BEGIN;
+use crate::console::{BEGIN, END};
 use crate::job::{
-    self, Event, Filter, Ignored, JOB_FILE, Job, Outcome, TestBinary, TestResult, Work,
+    self, Event, Filter, Ignored, JOB_FILE, Job, Outcome, RELEASE_FILE, TestBinary, TestResult,
+    Work,
 };
 use crate::notes::{Notes, Skip};
+
+/// How long the host has to read the end of the console: it does within a tenth of a second, unless
+/// it cannot write the log.
+const RELEASE_LIMIT: Duration = Duration::from_secs(20);
 
 /// Runs the job that lies in `share`. The exit code is for vmtest; the verdict is the last event.
 pub fn run(share: &Path) -> Result<i32> {
@@ -30,6 +35,7 @@ pub fn run(share: &Path) -> Result<i32> {
         Err(e) => (false, format!("{e:#}")),
     };
     let (success, how) = ended;
+    log_to_kernel(END)?;
     host.tell(&Event::Ended { success, how })?;
     if matches!(job.work, Work::Hold) || (job.hold_on_failure && !success) {
         host.tell(&Event::Held)?;
@@ -37,7 +43,22 @@ pub fn run(share: &Path) -> Result<i32> {
             nix::unistd::pause();
         }
     }
+    wait_for_release(share);
     Ok(i32::from(!success))
+}
+
+/// Waits until the host has seen the end of the kernel's log. If it cannot, it says so itself.
+fn wait_for_release(share: &Path) {
+    let begun = Instant::now();
+    while !share.join(RELEASE_FILE).exists() && begun.elapsed() < RELEASE_LIMIT {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Writes a line to the kernel's log. Without its newline the kernel would hold it back, for more
+/// of it to come.
+fn log_to_kernel(line: &str) -> Result<()> {
+    fs::write("/dev/kmsg", format!("<6>{line}\n")).context("cannot write to the kernel's log")
 }
 
 struct Host<'a> {
@@ -95,7 +116,8 @@ fn tests(binaries: &[TestBinary], filter: &Filter, host: &Host) -> Result<(bool,
             chosen.push((binary, test, is_ignored));
         }
     }
-    host.tell(&Event::Chosen { tests: chosen.len() })?;
+    let ignored = chosen.iter().filter(|(_, _, is_ignored)| *is_ignored).count();
+    host.tell(&Event::Chosen { tests: chosen.len(), ignored })?;
     let mut failed = 0;
     for (binary, test, is_ignored) in chosen {
         let name = format!("{}::{test}", binary.name);
@@ -104,9 +126,7 @@ fn tests(binaries: &[TestBinary], filter: &Filter, host: &Host) -> Result<(bool,
             TestResult { outcome: Outcome::Skipped, reason, ..TestResult::named(name) }
         } else {
             host.tell(&Event::Begin { test: name.clone() })?;
-            // Without the newline the kernel holds the line back, for more of it to come.
-            fs::write("/dev/kmsg", format!("<6>{BEGIN}{name}\n"))
-                .context("cannot write to the kernel's log")?;
+            log_to_kernel(&format!("{BEGIN}{name}"))?;
             one(binary, &test, name)?
         };
         failed += usize::from(result.outcome == Outcome::Failed);
@@ -128,8 +148,16 @@ fn list(binary: &TestBinary, filter: &Filter, more: &[&str]) -> Result<Vec<Strin
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         bail!("{} cannot list its tests: {}", binary.name, said.trim());
     }
-    let names = String::from_utf8_lossy(&output.stdout).into_owned();
-    Ok(names.lines().filter_map(|l| l.strip_suffix(": test")).map(str::to_owned).collect())
+    let listed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut tests = Vec::new();
+    for line in listed.lines() {
+        match line.strip_suffix(": test") {
+            Some(test) => tests.push(test.to_owned()),
+            None if line.ends_with(": benchmark") => (),
+            None => bail!("{} does not list its tests as libtest does: {line}", binary.name),
+        }
+    }
+    Ok(tests)
 }
 
 fn one(binary: &TestBinary, test: &str, name: String) -> Result<TestResult> {

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 /// The file, in the share between host and guest, that says what the guest is to do.
 pub const JOB_FILE: &str = "job.json";
 
+/// The file, in the same place, that lets the guest end: the host has all of its console.
+pub const RELEASE_FILE: &str = "release";
+
 /// Where vmtest mounts the share in the guest.
 pub const GUEST_SHARE: &str = "/mnt/vmtest";
 
@@ -24,7 +27,7 @@ pub struct Job {
 }
 
 /// The work of a [`Job`].
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Work {
     /// Run the tests of these binaries, each in a process of its own.
     Tests {
@@ -88,6 +91,8 @@ pub enum Event {
     Chosen {
         /// Tests to run or to count as skipped.
         tests: usize,
+        /// Those of them that are marked `#[ignore]` and will not run.
+        ignored: usize,
     },
     /// A test begins.
     Begin {

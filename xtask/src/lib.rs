@@ -12,6 +12,7 @@ pub mod failure;
 pub mod guardian;
 pub mod guest;
 pub mod initramfs;
+pub mod interrupt;
 pub mod job;
 pub mod kernels;
 pub mod mirror;

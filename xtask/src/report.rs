@@ -198,8 +198,24 @@ pub fn write(reports: &[KernelReport], dir: &Path) -> Result<()> {
         let file = dir.join(name);
         fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
     };
+    let text = format!("{}{}\n{}\n", table(reports), details(reports), total(reports));
+    put("kernel-report.txt", console::strip_ansi_codes(&text).into_owned())?;
     put("kernel-report.json", serde_json::to_string_pretty(&json)? + "\n")?;
     put("kernel-report.xml", junit(reports).to_string().context("cannot write JUnit")?)
+}
+
+/// Removes the reports of an earlier run: one that ends early must not leave them for its own.
+pub fn clear(dir: &Path) -> Result<()> {
+    for end in ["json", "xml", "txt"] {
+        let file = dir.join(format!("kernel-report.{end}"));
+        match fs::remove_file(&file) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(e).with_context(|| format!("cannot remove {}", file.display()));
+            }
+            _ => (),
+        }
+    }
+    Ok(())
 }
 
 fn junit(reports: &[KernelReport]) -> Report {

@@ -1,12 +1,14 @@
 //! Connects a person's terminal, or a script's standard input, to a guest's console.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{ErrorKind, IsTerminal, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
+use crate::interrupt;
 use crate::ui::Ui;
 
 /// Gives the console to the user until the guest powers off: `exit` at its prompt does that.
@@ -42,15 +44,18 @@ fn copy(console: &Path) -> Result<()> {
     });
     let mut output = std::io::stdout();
     let mut bytes = [0; 4096];
-    loop {
+    guest.set_read_timeout(Some(Duration::from_millis(200)))?;
+    while !interrupt::requested() {
         match guest.read(&mut bytes) {
-            Ok(0) | Err(_) => return Ok(()),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => (),
+            Ok(0) | Err(_) => break,
             Ok(read) => {
                 output.write_all(&bytes[..read])?;
                 output.flush()?;
             }
         }
     }
+    Ok(())
 }
 
 /// The terminal in raw mode: every key, Ctrl-C too, is the guest's.

@@ -12,12 +12,13 @@ use crate::accel::Accel;
 use crate::config::GuestConfig;
 use crate::console::Scanner;
 use crate::failure::{Exit, Interrupted, exit_of, usage};
-use crate::job::{Event, Filter, TestBinary, TestResult, Work};
+use crate::interrupt;
+use crate::job::{Event, Filter, Outcome, TestBinary, TestResult, Work};
 use crate::kernels::Kernel;
 use crate::report::{KernelReport, Verdict};
 use crate::terminal;
 use crate::ui::Ui;
-use crate::vm::{End, Guest, INTERRUPTED, News};
+use crate::vm::{End, Guest, News};
 
 /// A kernel to test, and how its guest is made.
 pub struct Candidate {
@@ -41,7 +42,7 @@ pub struct Plan {
     pub deadline: Duration,
     /// Guests side by side.
     pub jobs: usize,
-    /// Leave a person in the first guest that fails.
+    /// Leave a person in each guest whose tests fail.
     pub shell_on_failure: bool,
 }
 
@@ -58,7 +59,7 @@ pub fn run(candidates: &[Candidate], plan: &Plan, ui: &Ui) -> Result<Vec<KernelR
                     let Some(candidate) = candidates.get(index) else {
                         break;
                     };
-                    if INTERRUPTED.load(Ordering::Relaxed) {
+                    if interrupt::requested() {
                         break;
                     }
                     let report = test(candidate, plan, &scanner, ui);
@@ -67,7 +68,7 @@ pub fn run(candidates: &[Candidate], plan: &Plan, ui: &Ui) -> Result<Vec<KernelR
             });
         }
     });
-    if INTERRUPTED.load(Ordering::Relaxed) {
+    if interrupt::requested() {
         return Err(Interrupted.into());
     }
     let mut done = done.into_inner().expect("no thread panics with it");
@@ -93,19 +94,39 @@ pub fn run(candidates: &[Candidate], plan: &Plan, ui: &Ui) -> Result<Vec<KernelR
     Ok(reports)
 }
 
-/// Tests one kernel; boots it a second time if the first guest died before its command started.
+/// Tests one kernel.
 fn test(candidate: &Candidate, plan: &Plan, scanner: &Scanner, ui: &Ui) -> Result<KernelReport> {
     let begun = Instant::now();
     let name = &candidate.kernel.name;
-    let mut report = test_once(candidate, plan, scanner, ui)?;
-    if let (report, Retry::Worthwhile) = &report {
-        ui.say(format!("{name}: booting once more: {}", report.reason));
+    let line = ui.guest(name);
+    let guest = Guest {
+        kernel: &candidate.kernel,
+        config: &candidate.config,
+        accel: plan.accel,
+        deadline: plan.deadline,
+        dir: candidate.dir.clone(),
+    };
+    let work = Work::Tests { binaries: plan.binaries.clone(), filter: plan.filter.clone() };
+    let mut tally = Tally::default();
+    let ran = guest.run(&work, plan.shell_on_failure, &mut |news| match news {
+        News::Again(why) => ui.say(format!("{name}: booting once more: {why}")),
+        News::Line(text) => ui.say(format!("{name}: {text}")),
+        News::Event(event) => {
+            tally.event(event);
+            line.shows(tally.progress());
+        }
+        News::Held(console) => {
+            line.shows("held for a person");
+            terminal::attach(console, ui);
+        }
+    })?;
+    let is_done = matches!(ran.end, End::Marker { .. });
+    let on_console = scanner.scan(&guest.console_log(), is_done);
+    let mut report = judge(name, plan.accel, ran.end, tally, on_console)?;
+    if let Some(why) = ran.first_boot {
+        report.boots = 2;
+        report.reason = format!("{}\nthe first boot: {why}", report.reason).trim().to_owned();
     }
-    if report.1 == Retry::Worthwhile {
-        report = test_once(candidate, plan, scanner, ui)?;
-        report.0.boots = 2;
-    }
-    let mut report = report.0;
     report.seconds = begun.elapsed().as_secs_f64();
     let verdict = match report.outcome {
         Verdict::Passed => "passed",
@@ -118,48 +139,12 @@ fn test(candidate: &Candidate, plan: &Plan, scanner: &Scanner, ui: &Ui) -> Resul
     Ok(report)
 }
 
-#[derive(PartialEq, Eq)]
-enum Retry {
-    Worthwhile,
-    No,
-}
-
-fn test_once(
-    candidate: &Candidate,
-    plan: &Plan,
-    scanner: &Scanner,
-    ui: &Ui,
-) -> Result<(KernelReport, Retry)> {
-    let line = ui.guest(&candidate.kernel.name);
-    let guest = Guest {
-        kernel: &candidate.kernel,
-        config: &candidate.config,
-        accel: plan.accel,
-        deadline: plan.deadline,
-        dir: candidate.dir.clone(),
-    };
-    let work = Work::Tests { binaries: plan.binaries.clone(), filter: plan.filter.clone() };
-    let mut tally = Tally::default();
-    let end = guest.run(work, plan.shell_on_failure, &mut |news| match news {
-        News::Line(text) => ui.say(format!("{}: {text}", candidate.kernel.name)),
-        News::Event(event) => {
-            tally.event(event);
-            line.shows(tally.progress());
-        }
-        News::Held(console) => {
-            line.shows("held for a person");
-            terminal::attach(console, ui);
-        }
-    })?;
-    let report = scanner.scan(&guest.console_log());
-    judge(&candidate.kernel.name, plan.accel, end, tally, report)
-}
-
 /// What is known of a guest's tests while it runs, and when it has ended.
 #[derive(Default)]
 struct Tally {
     release: String,
     chosen: Option<usize>,
+    none_runs: bool,
     running: Option<(String, Instant)>,
     tests: Vec<TestResult>,
 }
@@ -168,7 +153,10 @@ impl Tally {
     fn event(&mut self, event: &Event) {
         match event {
             Event::Started { release } => self.release.clone_from(release),
-            Event::Chosen { tests } => self.chosen = Some(*tests),
+            Event::Chosen { tests, ignored } => {
+                self.chosen = Some(*tests);
+                self.none_runs = tests == ignored;
+            }
             Event::Begin { test } => self.running = Some((test.clone(), Instant::now())),
             Event::Test(result) => {
                 self.running = None;
@@ -190,14 +178,15 @@ fn judge(
     accel: Accel,
     end: End,
     mut tally: Tally,
-    report_on_console: Result<Option<String>>,
-) -> Result<(KernelReport, Retry)> {
-    if let (End::Marker { .. }, Some(0)) = (&end, tally.chosen) {
-        return Err(usage("no test was chosen: nothing is proved by a run of none"));
+    on_console: Result<Option<String>>,
+) -> Result<KernelReport> {
+    if tally.none_runs {
+        return Err(usage(
+            "no test was chosen, or only tests marked #[ignore]: a run of none proves nothing",
+        ));
     }
     let mut reasons = Vec::new();
     let mut outcome = Verdict::Passed;
-    let mut retry = Retry::No;
     match end {
         End::Marker { success: true, .. } if tally.chosen == Some(tally.tests.len()) => (),
         End::Marker { success: true, .. } => {
@@ -206,8 +195,8 @@ fn judge(
         }
         End::Marker { success: false, how } => {
             outcome = Verdict::Failed;
-            if tally.chosen.is_none() {
-                // The tests could not even be listed.
+            if tally.tests.iter().all(|t| t.outcome != Outcome::Failed) {
+                // It is not the tests that failed, but the runner in the guest.
                 reasons.push(how);
             }
         }
@@ -224,13 +213,12 @@ fn judge(
             }
             reasons.push(reason);
         }
-        End::NoBoot { why, refused } => {
+        End::NoBoot { why, .. } => {
             outcome = Verdict::Error;
-            retry = if refused { Retry::No } else { Retry::Worthwhile };
             reasons.push(why);
         }
     }
-    match report_on_console {
+    match on_console {
         Ok(None) => (),
         // The kernel died before anything was tested: no verdict on the tests, but the reason.
         Ok(Some(quoted)) if outcome == Verdict::Error => reasons.push(quoted),
@@ -251,5 +239,5 @@ fn judge(
     }
     report.outcome = outcome;
     report.reason = reasons.join("\n");
-    Ok((report, retry))
+    Ok(report)
 }

@@ -4,7 +4,6 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -16,15 +15,13 @@ use vmtest::{Config, Target, VMConfig, Vmtest};
 use crate::accel::Accel;
 use crate::config::GuestConfig;
 use crate::console;
-use crate::failure::Interrupted;
-use crate::guardian::Post;
-use crate::job::{self, Event, GUEST_SHARE, JOB_FILE, Job, Work};
+use crate::failure::{Interrupted, usage};
+use crate::guardian::{self, Post, qemu_log};
+use crate::interrupt::{self, Busy};
+use crate::job::{self, Event, GUEST_SHARE, JOB_FILE, Job, RELEASE_FILE, Work};
 use crate::kernels::Kernel;
 
-/// Set by the signal handler: every guest is to end.
-pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-
-/// How often a guest's loop looks at the clock and at [`INTERRUPTED`].
+/// How often a guest's loop looks at the clock and at [`interrupt::requested`].
 const LOOK: Duration = Duration::from_millis(100);
 
 /// How much of the console is shown when a boot fails.
@@ -60,13 +57,23 @@ pub enum End {
     NoBoot {
         /// One line, and the console's last ones.
         why: String,
-        /// A boot that our PID 1 refused is refused again: trying once more is of no use.
-        refused: bool,
+        /// Trying once more may be of use: neither QEMU nor our PID 1 has refused.
+        repeatable: bool,
     },
+}
+
+/// A guest's run, with the boots that it took.
+pub struct Ran {
+    /// How the last boot ended.
+    pub end: End,
+    /// Why the first one had to be repeated, if it had.
+    pub first_boot: Option<String>,
 }
 
 /// What the caller hears while a guest runs.
 pub enum News<'a> {
+    /// The guest died before its command started, of this; it is booted once more.
+    Again(&'a str),
     /// An event of the job.
     Event(&'a Event),
     /// A line that the work's program wrote.
@@ -78,30 +85,46 @@ pub enum News<'a> {
 impl Guest<'_> {
     /// The console's log.
     pub fn console_log(&self) -> PathBuf {
-        self.dir.join("console.log")
+        guardian::console_log(&self.dir)
     }
 
     /// Boots the guest, gives it the work, and waits for the end, which is at the deadline at the
-    /// latest. Nothing of the guest is left then but the files in `dir`.
+    /// latest. A guest that dies before its command starts is booted a second time: under TCG one
+    /// in many does. Nothing of the guest is left then but the files in `dir`.
     pub fn run(
         &self,
-        work: Work,
+        work: &Work,
         hold_on_failure: bool,
         hear: &mut dyn FnMut(News),
-    ) -> Result<End> {
+    ) -> Result<Ran> {
+        let _busy = Busy::new();
         let _lock = self.lock()?;
-        let share = self.dir.join("share");
         if self.dir.exists() {
             fs::remove_dir_all(&self.dir)
                 .with_context(|| format!("cannot clear {}", self.dir.display()))?;
         }
+        match self.boot(work, hold_on_failure, hear)? {
+            End::NoBoot { why, repeatable: true } => {
+                hear(News::Again(&why));
+                let log = self.console_log();
+                fs::rename(&log, self.dir.join("console-of-first-boot.log"))
+                    .with_context(|| format!("cannot keep {}", log.display()))?;
+                let end = self.boot(work, hold_on_failure, hear)?;
+                Ok(Ran { end, first_boot: Some(why) })
+            }
+            end => Ok(Ran { end, first_boot: None }),
+        }
+    }
+
+    fn boot(&self, work: &Work, hold_on_failure: bool, hear: &mut dyn FnMut(News)) -> Result<End> {
+        let share = self.dir.join("share");
         fs::create_dir_all(&share).with_context(|| format!("cannot make {}", share.display()))?;
         let marker = marker()?;
-        let job = Job { marker: marker.clone(), work, hold_on_failure };
+        let job = Job { marker: marker.clone(), work: work.clone(), hold_on_failure };
         fs::write(share.join(JOB_FILE), serde_json::to_vec(&job)?)
             .with_context(|| format!("cannot write to {}", share.display()))?;
 
-        let mut post = Post::new(self.accel, &self.console_log())?;
+        let mut post = Post::new(self.accel, &self.dir)?;
         let vm = Vmtest::new(&share, Config { target: vec![self.target(&post)?] })?;
         let (updates, news) = mpsc::channel();
         let vm = std::thread::spawn(move || vm.run_one(0, updates));
@@ -109,6 +132,7 @@ impl Guest<'_> {
             Watch { marker, hear, started: false, ended: None, held: false, error: None };
         let begun = Instant::now();
         let mut over = None;
+        let mut released = false;
         loop {
             match news.recv_timeout(LOOK) {
                 Ok(output) => watch.output(output),
@@ -121,8 +145,12 @@ impl Guest<'_> {
                 post.end_guest();
                 over = Some(Over::Held);
             }
+            if watch.ended.is_some() && !released && console::is_whole(&self.console_log()) {
+                fs::write(share.join(RELEASE_FILE), "").context("cannot release the guest")?;
+                released = true;
+            }
             if over.is_none() {
-                if INTERRUPTED.load(Ordering::Relaxed) {
+                if interrupt::requested() {
                     over = Some(Over::Interrupted);
                 } else if begun.elapsed() > self.deadline {
                     over = Some(Over::Deadline);
@@ -173,18 +201,26 @@ impl Guest<'_> {
             return End::NoMarker(why);
         }
         let log = self.console_log();
+        let qemu_said = fs::read_to_string(qemu_log(&self.dir)).unwrap_or_default();
+        if !qemu_said.trim().is_empty() {
+            why = format!("{why}; QEMU said: {}", qemu_said.trim());
+        }
+        // Without a console QEMU itself has failed.
+        let has_console = fs::metadata(&log).is_ok_and(|m| m.len() > 0);
         let refusal = console::refusal(&log);
         if let Some(line) = &refusal {
             why.clone_from(line);
-        } else if fs::metadata(&log).is_ok_and(|m| m.len() > 0) && !console::init_ran(&log) {
+        } else if has_console && !console::init_ran(&log) {
             why.push_str(
                 "; the kernel did not run the initramfs's init (it needs CONFIG_BLK_DEV_INITRD, \
                  CONFIG_BINFMT_ELF, and CONFIG_VIRTIO_PCI and CONFIG_VIRTIO_CONSOLE afterwards)",
             );
         }
-        let last = console::last_lines(&log, LAST_LINES);
-        let why = format!("{why}; the console ({}) ends with:\n{last}", log.display());
-        End::NoBoot { why, refused: refusal.is_some() }
+        if has_console {
+            let last = console::last_lines(&log, LAST_LINES);
+            why = format!("{why}; the console ({}) ends with:\n{last}", log.display());
+        }
+        End::NoBoot { why, repeatable: has_console && refusal.is_none() && !deadline_passed }
     }
 
     fn target(&self, post: &Post) -> Result<Target> {
@@ -192,6 +228,14 @@ impl Guest<'_> {
         let path = |p: &Path| -> Result<String> {
             Ok(p.to_str().with_context(|| format!("{} is not UTF-8", p.display()))?.to_owned())
         };
+        // vmtest's init mounts empty file systems there.
+        if let Some(hidden) = ["/mnt", "/run"].into_iter().find(|dir| exe.starts_with(dir)) {
+            return Err(usage(format!(
+                "the guest does not see the host's {hidden}, where the runner is ({}): set \
+                 CARGO_TARGET_DIR to another place",
+                exe.display()
+            )));
+        }
         let exe = path(&exe)?.replace('\'', r"'\''");
         Ok(Target {
             name: self.kernel.name.clone(),

@@ -1,15 +1,24 @@
 //! The Cargo workspace that the runner works for: where it is, what it builds for the guests, and
 //! the few words that it says about itself in `[workspace.metadata.xtask]`.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use cargo_metadata::{Message, MetadataCommand, Target};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde::Deserialize;
 
-use crate::failure::{failed, usage};
+use crate::failure::{Interrupted, failed, usage};
+use crate::interrupt::{self, Busy};
 use crate::job::TestBinary;
+
+/// How often a child's supervisor looks for a signal.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The workspace of the current directory.
 pub struct Workspace {
@@ -19,6 +28,7 @@ pub struct Workspace {
     pub target: PathBuf,
     /// What the workspace says to the runner.
     pub settings: Settings,
+    examples: Vec<String>,
 }
 
 /// `[workspace.metadata.xtask]`.
@@ -41,10 +51,14 @@ impl Workspace {
             Some(value) => serde_json::from_value(value.clone())
                 .map_err(|e| usage(format!("Cargo.toml: [workspace.metadata.xtask]: {e}")))?,
         };
+        let targets = metadata.packages.iter().flat_map(|package| &package.targets);
+        let examples =
+            targets.filter(|t| t.is_example()).map(|target| target.name.clone()).collect();
         Ok(Workspace {
             root: metadata.workspace_root.into(),
             target: metadata.target_directory.into(),
             settings,
+            examples,
         })
     }
 
@@ -73,16 +87,19 @@ impl Workspace {
         Ok(binaries)
     }
 
-    /// Builds an example, which is to be the only one of its name.
+    /// Builds an example.
     pub fn build_example(&self, name: &str) -> Result<PathBuf> {
+        if self.examples.iter().filter(|example| *example == name).count() != 1 {
+            return Err(usage(format!(
+                "the workspace has no example {name}, or several: there are {}",
+                self.examples.join(", ")
+            )));
+        }
         let mut cargo = self.cargo("build");
         cargo.args(["--workspace", "--example", name]);
         let built = executables(&mut cargo, false)?;
-        let mut examples = built.into_iter().filter(|(t, _, _)| t.name == name);
-        match (examples.next(), examples.next()) {
-            (Some((_, _, executable)), None) => Ok(executable),
-            _ => Err(usage(format!("the workspace has no example, or several, named {name}"))),
-        }
+        let example = built.into_iter().find(|(target, _, _)| target.name == name);
+        Ok(example.context("cargo has built no executable")?.2)
     }
 
     /// Runs what is tested on the host: the doc tests, and the tests of the host's packages.
@@ -98,7 +115,9 @@ impl Workspace {
             runs.push(host);
         }
         for mut run in runs {
-            let status = run.status().context("cannot run cargo")?;
+            let mut child = run.spawn().context("cannot run cargo")?;
+            let status =
+                supervised(child.id(), || child.wait())?.context("cannot wait for cargo")?;
             if !status.success() {
                 return Err(failed(format!("tests on the host failed ({status})")));
             }
@@ -108,7 +127,8 @@ impl Workspace {
 
     fn cargo(&self, command: &str) -> Command {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.arg(command).current_dir(&self.root);
+        // A process group of its own, which `supervised` ends as a whole.
+        cargo.arg(command).current_dir(&self.root).stdin(Stdio::null()).process_group(0);
         cargo
     }
 }
@@ -121,10 +141,10 @@ fn executables(cargo: &mut Command, tests: bool) -> Result<Vec<Executable>> {
     let mut child = cargo.spawn().context("cannot run cargo")?;
     let output = std::io::BufReader::new(child.stdout.take().context("cargo's output")?);
     let mut built = Vec::new();
-    for message in Message::parse_stream(output) {
-        if let Message::CompilerArtifact(artifact) =
-            message.context("cannot read cargo's output")?
-        {
+    supervised(child.id(), || -> Result<()> {
+        for message in Message::parse_stream(output) {
+            let message = message.context("cannot read cargo's output")?;
+            let Message::CompilerArtifact(artifact) = message else { continue };
             if artifact.profile.test == tests {
                 if let Some(executable) = artifact.executable {
                     let manifest = artifact.manifest_path.into();
@@ -132,12 +152,39 @@ fn executables(cargo: &mut Command, tests: bool) -> Result<Vec<Executable>> {
                 }
             }
         }
-    }
+        Ok(())
+    })??;
     let status = child.wait().context("cannot wait for cargo")?;
     if !status.success() {
-        return Err(failed(format!("the build failed ({status})")));
+        bail!("the build failed ({status})");
     }
     Ok(built)
+}
+
+/// Does what has to be done with a child, and ends its process group when a signal comes.
+fn supervised<T>(child: u32, work: impl FnOnce() -> T) -> Result<T> {
+    let group = Pid::from_raw(i32::try_from(child).context("a process id")?);
+    let _busy = Busy::new();
+    let over = AtomicBool::new(false);
+    let result = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                if interrupt::requested() {
+                    // What the user's Ctrl-C would have sent, had it reached the group.
+                    _ = killpg(group, Signal::SIGINT);
+                    break;
+                }
+                std::thread::sleep(LOOK);
+            }
+        });
+        let result = work();
+        over.store(true, Ordering::Relaxed);
+        result
+    });
+    match interrupt::requested() {
+        true => Err(Interrupted.into()),
+        false => Ok(result),
+    }
 }
 
 /// Splits the arguments behind `--` into libtest's words that the runner understands.

@@ -1,8 +1,9 @@
 //! The runner's verdicts, on real guests that do what guests should not. Each test copies the
 //! fixture's workspace, so that they can run side by side and leave nothing.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -28,7 +29,7 @@ struct Run {
 
 impl Fixture {
     fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixture");
         copy(&from, dir.path());
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
@@ -174,8 +175,8 @@ fn a_kernel_that_panics_fails_the_test_that_ran() {
 
 #[test]
 fn a_guest_that_hangs_ends_at_its_deadline() {
-    let run = Fixture::new().test("hangs", &["--deadline", "60"]);
-    run.ends(1, &["the deadline of 60 s passed", "guest::hangs was running"]);
+    let run = Fixture::new().test("hangs", &["--deadline", "120"]);
+    run.ends(1, &["the deadline of 120 s passed", "guest::hangs was running"]);
 }
 
 #[test]
@@ -195,6 +196,7 @@ fn a_guest_that_ends_without_the_marker_fails() {
 #[test]
 fn a_run_of_no_test_is_an_error() {
     Fixture::new().test("no_test_has_this_name", &[]).ends(2, &["no test was chosen"]);
+    Fixture::new().test("is_ignored", &[]).ends(2, &["only tests marked #[ignore]"]);
 }
 
 #[test]
@@ -203,6 +205,73 @@ fn a_guest_that_dies_before_its_command_is_booted_twice_and_says_why() {
     fixture.test("alone", &[]).ends(3, &["booting once more", "Unable to mount root fs"]);
     assert_eq!(fixture.report()[0]["boots"], 2);
     assert_eq!(fixture.report()[0]["outcome"], "error");
+}
+
+/// The first QEMU gets a kernel argument that lets its guest die.
+#[test]
+fn a_second_boot_that_succeeds_is_shown() {
+    let fixture = Fixture::new();
+    let once = r#"#!/bin/bash
+[ "$1" = --version ] || mkdir "${0%/*}/tried" 2>/dev/null && set -- "${@/panic=-1/panic=-1 rdinit=/nowhere}"
+PATH=${PATH#*:} exec qemu-system-x86_64 "$@"
+"#;
+    let tools = fixture.path("tools");
+    fs::create_dir(&tools).unwrap();
+    fs::write(tools.join("qemu-system-x86_64"), once).unwrap();
+    fs::set_permissions(tools.join("qemu-system-x86_64"), Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap());
+    let output = fixture
+        .command(&["test", "-k", KERNEL, "--", "alone"])
+        .env("PATH", path)
+        .env("XTASK_ACCEL", "tcg")
+        .output()
+        .unwrap();
+    Run::of(output).ends(0, &["booting once more", "the first boot: ", "(second boot)"]);
+    assert_eq!(fixture.report()[0]["boots"], 2);
+    assert_eq!(fixture.report()[0]["outcome"], "passed");
+}
+
+#[test]
+fn two_kernels_have_a_row_each_in_the_order_asked_for() {
+    let fixture = Fixture::new();
+    fixture.xtask(&["test", "-k", "7.3", "-k", KERNEL, "--", "alone"]).ends(0, &[]);
+    let report = fixture.report();
+    let kernels = [&report[0]["kernel"], &report[1]["kernel"]];
+    assert_eq!(kernels, ["7.3", KERNEL]);
+    assert!(report[0]["release"].as_str().unwrap().starts_with("7.3."));
+}
+
+#[test]
+fn an_image_by_its_path_says_what_it_lacks() {
+    let fixture = Fixture::new();
+    fixture.xtask(&["kernels", "fetch", "-k", KERNEL]).ends(0, &[]);
+    // Debian's kernel has 9p as a module, and no modules are named.
+    let run = fixture.xtask(&["test", "-k", "target/kernels/6.12/vmlinuz", "--", "alone"]);
+    run.ends(3, &["CONFIG_9P_FS", "--modules"]);
+}
+
+#[test]
+fn a_qemu_that_refuses_is_quoted() {
+    let fixture = Fixture::new();
+    fixture.edit("vmtest.toml", |text| text.replace("num_cpus = 2", "num_cpus = 250"));
+    fixture.test("alone", &[]).ends(3, &["QEMU said", "250"]);
+}
+
+/// The console's log is on a disk too small for it: what it lacks could be a report.
+#[test]
+fn a_log_that_was_cut_fails_a_run_whose_tests_pass() {
+    let fixture = Fixture::new();
+    let guests = fixture.path("target/guests");
+    fs::create_dir_all(&guests).unwrap();
+    let run = fixture.command(&["test", "-k", KERNEL, "--", "makes_the_kernel_warn"]);
+    let mut command = Command::new("unshare");
+    if !nix::unistd::geteuid().is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    command.args(["--mount", "sh", "-c", "mount -t tmpfs -o size=24k tmpfs \"$0\" && exec \"$@\""]);
+    command.arg(&guests).arg(run.get_program()).args(run.get_args());
+    command.current_dir(fixture.dir.path()).env("CARGO_TARGET_DIR", fixture.path("target"));
+    Run::of(command.output().unwrap()).ends(1, &["cannot be scanned", "is the disk full"]);
 }
 
 #[test]
@@ -234,23 +303,24 @@ fn a_guest_can_remove_everything_and_changes_nothing() {
 }
 
 #[rstest]
-#[case::ctrl_c(Signal::SIGINT)]
-#[case::killed(Signal::SIGKILL)]
-fn a_runner_that_is_stopped_leaves_nothing(#[case] signal: Signal) {
+#[case::ctrl_c_in_a_test(Signal::SIGINT, &["test", "-k", KERNEL, "--", "hangs"])]
+#[case::killed_in_a_test(Signal::SIGKILL, &["test", "-k", KERNEL, "--", "hangs"])]
+#[case::terminated_in_a_shell(Signal::SIGTERM, &["shell", "-k", KERNEL])]
+fn a_runner_that_is_stopped_leaves_nothing(#[case] signal: Signal, #[case] args: &[&str]) {
     let fixture = Fixture::new();
-    let mut runner =
-        Ended(fixture.command(&["test", "-k", KERNEL, "--", "hangs"]).spawn().unwrap());
+    let mut runner = Ended(fixture.command(args).stdin(Stdio::piped()).spawn().unwrap());
     let console = fixture.path("target/guests").join(KERNEL).join("console.log");
     let qemu = wait_for("QEMU", || qemu_with(&console));
-    wait_for("the test to begin", || {
+    wait_for("the work to begin", || {
         let log = fs::read(&console).unwrap_or_default();
-        String::from_utf8_lossy(&log).contains("xtask: begin").then_some(())
+        let log = String::from_utf8_lossy(&log);
+        (log.contains("xtask: begin") || log.contains("xtask: end")).then_some(())
     });
     let files = files_of(qemu);
     assert!(files.len() >= 5 && files.iter().filter(|f| f.exists()).count() >= 4, "{files:?}");
-    kill(Pid::from_raw(runner.0.id().cast_signed()), signal).unwrap();
+    kill(Pid::from_raw(runner.0.id().try_into().unwrap()), signal).unwrap();
     let status = runner.0.wait().unwrap();
-    if signal == Signal::SIGINT {
+    if signal != Signal::SIGKILL {
         assert_eq!(status.code(), Some(130));
     }
     wait_for("QEMU to be gone", || (!qemu_lives(qemu)).then_some(()));
@@ -341,7 +411,7 @@ fn a_shell_is_roots_and_in_the_same_directory() {
 fn a_demo_shows_what_the_example_prints() {
     let fixture = Fixture::new();
     fixture.xtask(&["demo", "hello", "-k", KERNEL]).ends(0, &["hello from 6.12."]);
-    fixture.xtask(&["demo", "no_such"]).ends(1, &["no_such"]);
+    fixture.xtask(&["demo", "no_such"]).ends(2, &["no example no_such", "fails, hello"]);
     fixture.xtask(&["demo"]).ends(2, &["Cargo.toml names no demo"]);
 }
 
