@@ -2,7 +2,7 @@
 //! can be made, an ordinary guest may still hang (nested virtualization without support for it).
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -86,7 +86,13 @@ pub fn choose(wanted: Option<Accel>, kernel: &Path, cache: &Path) -> Result<(Acc
         (Some(Accel::Kvm), Err(e)) => {
             bail!("KVM was asked for, and /dev/kvm cannot be opened: {e}")
         }
-        (None, Err(e)) => Ok((Accel::Tcg, format!("TCG (/dev/kvm cannot be opened: {e})"))),
+        (None, Err(e)) => {
+            let advice = match e.kind() {
+                ErrorKind::PermissionDenied => "; members of the group kvm may",
+                _ => "",
+            };
+            Ok((Accel::Tcg, format!("TCG (/dev/kvm cannot be opened: {e}{advice})")))
+        }
         (wanted, Ok(_)) => {
             let limit = PROBE_LIMIT.as_secs();
             let why = format!("a probe guest under KVM printed nothing within {limit} s");

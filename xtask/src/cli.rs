@@ -12,11 +12,12 @@ use crate::config::{Matrix, Targets};
 use crate::failure::{Exit, exit_of, failed, usage};
 use crate::job::{Event, Work};
 use crate::kernels::{self, Choice, Kernel};
+use crate::report::{KernelReport, Verdict};
 use crate::test::{self, Candidate, Plan};
 use crate::ui::Ui;
 use crate::vm::{End, Guest, News};
 use crate::workspace::{Workspace, filter, guest_dir};
-use crate::{console, guardian, guest, interrupt, report, setup, terminal};
+use crate::{console, guardian, guest, interrupt, libtest, report, setup, terminal};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -61,7 +62,7 @@ struct OneKernel {
     /// The directory of a bzImage's modules (lib/modules/RELEASE), if it has any
     #[arg(long, value_name = "DIR", requires = "kernel")]
     modules: Option<PathBuf>,
-    /// From a guest's boot to its verdict
+    /// From a guest's boot to its verdict, or to a shell's prompt
     #[arg(long, value_name = "SECONDS", default_value_t = 900)]
     deadline: u64,
 }
@@ -174,13 +175,18 @@ fn run_on_host(command: Command, place: &Place) -> Result<Exit> {
             let Some(name) = name.or_else(|| workspace.settings.demo.clone()) else {
                 return Err(usage("name an example: Cargo.toml names no demo"));
             };
+            workspace.check_example(&name)?;
+            let choice = on.choice(&workspace)?;
             setup::ensure_tools()?;
             let program = workspace.build_example(&name)?;
-            one_guest(&workspace, place, &on, Work::Run { program, args: vec![] })?
+            let work = Work::Run { program, args: vec![] };
+            one_guest(&workspace, place, &choice, on.deadline, work)?
         }
         Command::Shell { on } => {
+            let workspace = Workspace::find()?;
+            let choice = on.choice(&workspace)?;
             setup::ensure_tools()?;
-            one_guest(&Workspace::find()?, place, &on, Work::Hold)?
+            one_guest(&workspace, place, &choice, on.deadline, Work::Hold)?
         }
         Command::Test { kernels, modules, deadline, jobs, shell_on_failure, libtest } => {
             let workspace = Workspace::find()?;
@@ -191,6 +197,12 @@ fn run_on_host(command: Command, place: &Place) -> Result<Exit> {
             setup::ensure_tools()?;
             report::clear(&workspace.target)?;
             let binaries = workspace.build_tests()?;
+            if libtest::chosen(&binaries, &filter)?.iter().all(|test| test.is_ignored) {
+                return Err(usage(format!(
+                    "no test was chosen by {libtest:?}, or only tests marked #[ignore]: a run of \
+                     none proves nothing; `cargo test -- --list` names them"
+                )));
+            }
             let host = if kernels.is_empty() && libtest.is_empty() {
                 workspace.test_host()
             } else {
@@ -203,7 +215,25 @@ fn run_on_host(command: Command, place: &Place) -> Result<Exit> {
                 eprintln!("{e:#}; the guests' tests go on");
             }
             let ui = Ui::default();
-            let candidates = candidates(&workspace, place, &matrix, &targets, &choices)?;
+            let mut candidates: Vec<Candidate> = Vec::new();
+            let mut missing = Vec::new();
+            for choice in &choices {
+                match candidate(&workspace, place, &matrix, &targets, choice) {
+                    Ok(new) if candidates.iter().any(|known| known.dir == new.dir) => {
+                        let name = choice.name();
+                        return Err(usage(format!("two kernels are called {name}: rename one")));
+                    }
+                    Ok(candidate) => candidates.push(candidate),
+                    Err(e) if exit_of(&e) != Exit::Infrastructure => return Err(e),
+                    Err(e) => {
+                        ui.say(format!("{}: {e:#}; the other kernels go on", choice.name()));
+                        missing.push((choice.name(), e));
+                    }
+                }
+            }
+            if candidates.is_empty() {
+                return Err(missing.remove(0).1);
+            }
             let accel = choose_accel(place, &candidates[0].kernel, &ui)?;
             let jobs = match (shell_on_failure, jobs) {
                 (true, _) => 1,
@@ -212,11 +242,18 @@ fn run_on_host(command: Command, place: &Place) -> Result<Exit> {
             };
             let deadline = Duration::from_secs(deadline);
             let plan = Plan { binaries, filter, accel, deadline, jobs, shell_on_failure };
-            let reports = test::run(&candidates, &plan, &ui)?;
+            let mut reports = test::run(&candidates, &plan, &ui)?;
+            for (name, e) in missing {
+                reports.push(KernelReport::error(name, accel, format!("{e:#}")));
+            }
             report::write(&reports, &workspace.target)?;
             println!("{}", report::details(&reports));
             println!("{}", report::table(&reports));
             println!("reports: {}/kernel-report.{{json,xml,txt}}", workspace.target.display());
+            let unknown = reports.iter().filter(|r| r.outcome == Verdict::Error).count();
+            if unknown > 0 {
+                println!("without a verdict: {unknown} of {} kernels", reports.len());
+            }
             println!("{}", report::total(&reports));
             host?;
             report::exit(&reports)
@@ -251,25 +288,17 @@ fn set_environment(place: &Place) -> Result<()> {
     Ok(())
 }
 
-fn candidates(
+fn candidate(
     workspace: &Workspace,
     place: &Place,
     matrix: &Matrix,
     targets: &Targets,
-    choices: &[Choice],
-) -> Result<Vec<Candidate>> {
-    let cache = place.cache()?;
-    let mut candidates: Vec<Candidate> = Vec::new();
-    for choice in choices {
-        let kernel = kernels::ensure(choice, matrix, &cache, place.mirror.as_deref())?;
-        let config = targets.vm(&kernel.name);
-        let dir = guest_dir(&workspace.target, &kernel.name)?;
-        if candidates.iter().any(|other| other.dir == dir) {
-            return Err(usage(format!("two kernels are called {}: rename one", kernel.name)));
-        }
-        candidates.push(Candidate { kernel, config, dir });
-    }
-    Ok(candidates)
+    choice: &Choice,
+) -> Result<Candidate> {
+    let kernel = kernels::ensure(choice, matrix, &place.cache()?, place.mirror.as_deref())?;
+    let config = targets.vm(&kernel.name);
+    let dir = guest_dir(&workspace.target, &kernel.name)?;
+    Ok(Candidate { kernel, config, dir })
 }
 
 fn choose_accel(place: &Place, kernel: &Kernel, ui: &Ui) -> Result<Accel> {
@@ -279,19 +308,31 @@ fn choose_accel(place: &Place, kernel: &Kernel, ui: &Ui) -> Result<Accel> {
     Ok(accel)
 }
 
+impl OneKernel {
+    fn choice(&self, workspace: &Workspace) -> Result<Choice> {
+        let matrix = Matrix::load(&workspace.root)?;
+        let modules = self.modules.as_deref();
+        Ok(match &self.kernel {
+            Some(word) => kernels::choose(&matrix, std::slice::from_ref(word), modules)?.remove(0),
+            None => Choice::Pinned(matrix.newest().clone()),
+        })
+    }
+}
+
 /// Runs one guest for a person, and shows what it says as it says it.
-fn one_guest(workspace: &Workspace, place: &Place, on: &OneKernel, work: Work) -> Result<Exit> {
+fn one_guest(
+    workspace: &Workspace,
+    place: &Place,
+    choice: &Choice,
+    deadline: u64,
+    work: Work,
+) -> Result<Exit> {
     let matrix = Matrix::load(&workspace.root)?;
     let targets = Targets::load(&workspace.root, &matrix)?;
-    let choices = match &on.kernel {
-        Some(word) => kernels::choose(&matrix, std::slice::from_ref(word), on.modules.as_deref())?,
-        None => vec![Choice::Pinned(matrix.newest().clone())],
-    };
     let ui = Ui::default();
-    let mut candidates = candidates(workspace, place, &matrix, &targets, &choices)?;
-    let Candidate { kernel, config, dir } = candidates.remove(0);
+    let Candidate { kernel, config, dir } = candidate(workspace, place, &matrix, &targets, choice)?;
     let accel = choose_accel(place, &kernel, &ui)?;
-    let deadline = Duration::from_secs(on.deadline);
+    let deadline = Duration::from_secs(deadline);
     let guest = Guest { kernel: &kernel, config: &config, accel, deadline, dir };
 
     let line = ui.guest(&kernel.name);

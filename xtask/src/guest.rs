@@ -1,7 +1,6 @@
 //! The runner inside the guest: runs the job's tests one by one, each in a process of its own, and
 //! reports every event at once, so that what is known survives the guest's death.
 
-use std::collections::HashSet;
 use std::fs;
 use std::io::{Read, Seek, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -9,15 +8,15 @@ use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 
 use crate::console::{BEGIN, END};
 use crate::job::{
-    self, Event, Filter, Ignored, JOB_FILE, Job, Outcome, RELEASE_FILE, TestBinary, TestResult,
-    Work,
+    self, Event, Filter, JOB_FILE, Job, Outcome, RELEASE_FILE, TestBinary, TestResult, Work,
 };
+use crate::libtest::{self, Test};
 use crate::notes::{Notes, Skip};
 
 /// How long the host has to read the end of the console: it does within a tenth of a second, unless
@@ -104,22 +103,11 @@ fn work(job: &Job, host: &Host) -> Result<(bool, String)> {
 }
 
 fn tests(binaries: &[TestBinary], filter: &Filter, host: &Host) -> Result<(bool, String)> {
-    let mut chosen = Vec::new();
-    for binary in binaries {
-        let ignored: HashSet<String> = match filter.ignored {
-            Ignored::Skip => list(binary, filter, &["--ignored"])?.into_iter().collect(),
-            Ignored::Include | Ignored::Only => HashSet::new(),
-        };
-        let only: &[&str] = if filter.ignored == Ignored::Only { &["--ignored"] } else { &[] };
-        for test in list(binary, filter, only)? {
-            let is_ignored = ignored.contains(&test);
-            chosen.push((binary, test, is_ignored));
-        }
-    }
-    let ignored = chosen.iter().filter(|(_, _, is_ignored)| *is_ignored).count();
+    let chosen = libtest::chosen(binaries, filter)?;
+    let ignored = chosen.iter().filter(|test| test.is_ignored).count();
     host.tell(&Event::Chosen { tests: chosen.len(), ignored })?;
     let mut failed = 0;
-    for (binary, test, is_ignored) in chosen {
+    for Test { binary, name: test, is_ignored } in chosen {
         let name = format!("{}::{test}", binary.name);
         let result = if is_ignored {
             let reason = "marked #[ignore]: run it with -- --ignored".into();
@@ -133,31 +121,6 @@ fn tests(binaries: &[TestBinary], filter: &Filter, host: &Host) -> Result<(bool,
         host.tell(&Event::Test(result))?;
     }
     Ok((failed == 0, format!("{failed} failed")))
-}
-
-/// The tests of a binary, as libtest's terse list names them.
-fn list(binary: &TestBinary, filter: &Filter, more: &[&str]) -> Result<Vec<String>> {
-    let output = Command::new(&binary.path)
-        .args(&filter.choose)
-        .args(["--list", "--format", "terse"])
-        .args(more)
-        .current_dir(&binary.dir)
-        .output()
-        .with_context(|| format!("cannot run {}", binary.path.display()))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        bail!("{} cannot list its tests: {}", binary.name, said.trim());
-    }
-    let listed = String::from_utf8_lossy(&output.stdout).into_owned();
-    let mut tests = Vec::new();
-    for line in listed.lines() {
-        match line.strip_suffix(": test") {
-            Some(test) => tests.push(test.to_owned()),
-            None if line.ends_with(": benchmark") => (),
-            None => bail!("{} does not list its tests as libtest does: {line}", binary.name),
-        }
-    }
-    Ok(tests)
 }
 
 fn one(binary: &TestBinary, test: &str, name: String) -> Result<TestResult> {

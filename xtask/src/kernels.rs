@@ -32,6 +32,18 @@ pub enum Choice {
     },
 }
 
+impl Choice {
+    /// The series, or the file's name.
+    pub fn name(&self) -> String {
+        match self {
+            Choice::Pinned(pinned) => pinned.series.clone(),
+            Choice::Image { path, .. } => {
+                path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+            }
+        }
+    }
+}
+
 /// A kernel that is ready to boot.
 #[derive(Clone, Debug)]
 pub struct Kernel {
@@ -69,7 +81,7 @@ pub fn choose(matrix: &Matrix, words: &[String], modules: Option<&Path>) -> Resu
         } else {
             let series: Vec<&str> = matrix.kernel.iter().map(|kernel| &*kernel.series).collect();
             return Err(failure::usage(format!(
-                "no kernel {word:?}: there are {}, or the path of a bzImage",
+                "no kernel and no file {word:?}: there are {}, or the path of a bzImage",
                 series.join(", ")
             )));
         }

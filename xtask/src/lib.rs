@@ -15,6 +15,7 @@ pub mod initramfs;
 pub mod interrupt;
 pub mod job;
 pub mod kernels;
+pub mod libtest;
 pub mod mirror;
 pub mod modules;
 pub mod notes;

@@ -73,6 +73,13 @@ impl KernelReport {
     }
 }
 
+impl KernelReport {
+    /// A report on a kernel that could not be tested, and why.
+    pub fn error(kernel: String, accel: Accel, reason: String) -> Self {
+        KernelReport { outcome: Verdict::Error, reason, ..KernelReport::new(kernel, accel, vec![]) }
+    }
+}
+
 /// The exit code of a run over these kernels: what a test shows weighs more than what is missing.
 pub fn exit(reports: &[KernelReport]) -> Exit {
     let any = |verdict| reports.iter().any(|r| r.outcome == verdict);

@@ -23,9 +23,12 @@ fn copy(console: &Path) -> Result<()> {
     let mut guest =
         UnixStream::connect(console).context("cannot connect to the guest's console")?;
     let here = std::env::current_dir().context("cannot tell the current directory")?;
-    let (rows, columns) = console::Term::stdout().size();
     let here = here.to_string_lossy().replace('\'', r"'\''");
-    writeln!(guest, "cd '{here}'; stty rows {rows} cols {columns}")?;
+    writeln!(guest, "cd '{here}'")?;
+    if std::io::stdin().is_terminal() {
+        let (rows, columns) = console::Term::stdout().size();
+        writeln!(guest, "stty rows {rows} cols {columns}")?;
+    }
 
     let _raw = Raw::enter()?;
     let mut to_guest = guest.try_clone()?;

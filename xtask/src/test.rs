@@ -80,11 +80,8 @@ pub fn run(candidates: &[Candidate], plan: &Plan, ui: &Ui) -> Result<Vec<KernelR
             // Wrong use is the same on every kernel; anything else is this kernel's row.
             Err(e) if exit_of(&e) != Exit::Infrastructure => return Err(e),
             Err(e) => {
-                let mut report =
-                    KernelReport::new(candidate.kernel.name.clone(), plan.accel, vec![]);
-                report.outcome = Verdict::Error;
-                report.reason = format!("{e:#}");
-                report
+                let name = candidate.kernel.name.clone();
+                KernelReport::error(name, plan.accel, format!("{e:#}"))
             }
         });
     }

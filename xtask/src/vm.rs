@@ -100,8 +100,10 @@ impl Guest<'_> {
         let _busy = Busy::new();
         let _lock = self.lock()?;
         if self.dir.exists() {
-            fs::remove_dir_all(&self.dir)
-                .with_context(|| format!("cannot clear {}", self.dir.display()))?;
+            fs::remove_dir_all(&self.dir).with_context(|| {
+                let dir = self.dir.display();
+                format!("cannot clear {dir}: if a run as root left it, `sudo rm -r {dir}`")
+            })?;
         }
         match self.boot(work, hold_on_failure, hear)? {
             End::NoBoot { why, repeatable: true } => {
@@ -143,7 +145,8 @@ impl Guest<'_> {
                 watch.held = false;
                 (watch.hear)(News::Held(&post.console()));
                 post.end_guest();
-                over = Some(Over::Held);
+                let stopped = interrupt::requested();
+                over = Some(if stopped { Over::Interrupted } else { Over::Held });
             }
             if watch.ended.is_some() && !released && console::is_whole(&self.console_log()) {
                 fs::write(share.join(RELEASE_FILE), "").context("cannot release the guest")?;
@@ -180,11 +183,8 @@ impl Guest<'_> {
         fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
         let file =
             File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
-            anyhow!(
-                "another run uses {} ({errno}): wait for it, or set CARGO_TARGET_DIR",
-                self.dir.display()
-            )
+        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
+            anyhow!("another run uses {}: wait for it, or set CARGO_TARGET_DIR", self.dir.display())
         })
     }
 

@@ -87,14 +87,19 @@ impl Workspace {
         Ok(binaries)
     }
 
-    /// Builds an example.
-    pub fn build_example(&self, name: &str) -> Result<PathBuf> {
+    /// Fails unless the workspace has one example of this name.
+    pub fn check_example(&self, name: &str) -> Result<()> {
         if self.examples.iter().filter(|example| *example == name).count() != 1 {
             return Err(usage(format!(
                 "the workspace has no example {name}, or several: there are {}",
                 self.examples.join(", ")
             )));
         }
+        Ok(())
+    }
+
+    /// Builds an example.
+    pub fn build_example(&self, name: &str) -> Result<PathBuf> {
         let mut cargo = self.cargo("build");
         cargo.args(["--workspace", "--example", name]);
         let built = executables(&mut cargo, false)?;

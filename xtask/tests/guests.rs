@@ -195,7 +195,9 @@ fn a_guest_that_ends_without_the_marker_fails() {
 
 #[test]
 fn a_run_of_no_test_is_an_error() {
-    Fixture::new().test("no_test_has_this_name", &[]).ends(2, &["no test was chosen"]);
+    Fixture::new()
+        .test("no_test_has_this_name", &[])
+        .ends(2, &["no test was chosen by [\"no_test_has_this_name\"]"]);
     Fixture::new().test("is_ignored", &[]).ends(2, &["only tests marked #[ignore]"]);
 }
 
@@ -242,6 +244,18 @@ fn two_kernels_have_a_row_each_in_the_order_asked_for() {
 }
 
 #[test]
+fn a_kernel_that_cannot_be_fetched_does_not_stop_the_others() {
+    let fixture = Fixture::new();
+    // Another hash is another kernel, which is not in the cache.
+    fixture.edit("kernels.toml", |text| text.replace("a54583c5", "00000000"));
+    let args =
+        ["test", "-k", "6.16", "-k", KERNEL, "--mirror", "http://127.0.0.1:9", "--", "alone"];
+    fixture.xtask(&args).ends(3, &["6.16", "ERROR", "127.0.0.1:9"]);
+    let report = fixture.report();
+    assert_eq!([&report[0]["outcome"], &report[1]["outcome"]], ["passed", "error"]);
+}
+
+#[test]
 fn an_image_by_its_path_says_what_it_lacks() {
     let fixture = Fixture::new();
     fixture.xtask(&["kernels", "fetch", "-k", KERNEL]).ends(0, &[]);
@@ -253,8 +267,8 @@ fn an_image_by_its_path_says_what_it_lacks() {
 #[test]
 fn a_qemu_that_refuses_is_quoted() {
     let fixture = Fixture::new();
-    fixture.edit("vmtest.toml", |text| text.replace("num_cpus = 2", "num_cpus = 250"));
-    fixture.test("alone", &[]).ends(3, &["QEMU said", "250"]);
+    fixture.edit("vmtest.toml", |text| text.replace("\"2G\"", "\"1000000G\""));
+    fixture.test("alone", &[]).ends(3, &["QEMU said", "memory"]);
 }
 
 /// The console's log is on a disk too small for it: what it lacks could be a report.

@@ -5,6 +5,7 @@
 //! the program that `init=` names. It says `xtask-init: root ready` just before that. If it
 //! cannot, it says why in one line and powers off.
 
+use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -22,18 +23,30 @@ use nix::sys::reboot::{RebootMode, reboot};
 const OVERLAY: &str = "lowerdir=/host,upperdir=/memory/upper,workdir=/memory/work,\
                        redirect_dir=on,index=off,metacopy=off,xino=off";
 
+/// The other program that this one is.
+const POWEROFF: &str = "poweroff";
+
 fn main() {
+    if std::env::args().next().is_some_and(|name| name.ends_with(POWEROFF)) {
+        let Err(why) = power_off();
+        say(&format!("cannot power off: {why}"));
+        std::process::exit(1);
+    }
     let why = match run() {
         Ok(never) => match never {},
         Err(why) => why,
     };
     say(&why);
     // Only a process without CAP_SYS_BOOT could see this fail; PID 1 has it.
-    let _ = reboot(RebootMode::RB_POWER_OFF);
+    let _ = power_off();
+}
+
+fn power_off() -> Result<Infallible, Errno> {
+    reboot(RebootMode::RB_POWER_OFF)
 }
 
 /// Returns only if it fails.
-fn run() -> Result<std::convert::Infallible, String> {
+fn run() -> Result<Infallible, String> {
     mount_device("devtmpfs", "/dev")?;
     mount_device("proc", "/proc")?;
     load_modules()?;
@@ -55,6 +68,7 @@ fn run() -> Result<std::convert::Infallible, String> {
         Errno::ENODEV => "this kernel has no overlay file system (CONFIG_OVERLAY_FS); if it is a module, name its directory with --modules".to_owned(),
         _ => format!("mounting the overlay: {e}"),
     })?;
+    provide_poweroff()?;
     switch_root()?;
     if !fs::exists(init).unwrap_or(false) {
         return Err(format!(
@@ -98,6 +112,19 @@ fn mount_root(flags: &str) -> Result<(), String> {
         };
         format!("mounting the host's files over 9p with {flags}: {e}: {hint}")
     })
+}
+
+/// vmtest's init ends with poweroff(8), which a container's or a minimal system's files lack: then
+/// this program is it.
+fn provide_poweroff() -> Result<(), String> {
+    let places = ["usr/sbin", "sbin", "usr/bin", "bin"];
+    // Not through links, which would lead out of /new: a link is enough of a program.
+    let has = |place| fs::symlink_metadata(format!("/new/{place}/{POWEROFF}")).is_ok();
+    if !places.into_iter().any(has) {
+        let to = format!("/new/usr/sbin/{POWEROFF}");
+        fs::copy("/init", &to).map_err(|e| format!("making {to}: {e}"))?;
+    }
+    Ok(())
 }
 
 /// Makes `/new` the root, with our `/dev` in it. The host's `/proc` and `/sys` show through until
