@@ -373,7 +373,7 @@ mod tests {
 
     #[rstest]
     #[case::unknown("6.1", "there are 6.9, 6.10, 6.2, or the path")]
-    #[case::no_file("/nowhere/bzImage", "no kernel \"/nowhere/bzImage\"")]
+    #[case::no_file("/nowhere/bzImage", "no kernel and no file \"/nowhere/bzImage\"")]
     fn a_word_that_names_nothing_is_refused(#[case] word: &str, #[case] says: &str) {
         let error = choose(&matrix(), &[word.to_owned()], None).unwrap_err();
         assert_eq!(exit_of(&error), Exit::Usage);

@@ -20,6 +20,7 @@ pub mod mirror;
 pub mod modules;
 pub mod notes;
 pub mod report;
+pub mod session;
 pub mod setup;
 pub mod terminal;
 pub mod test;

@@ -1,0 +1,200 @@
+//! What the commands that boot guests do, on the workspace of the current directory.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::accel::{self, Accel};
+use crate::cli::{OneKernel, Place, TestOptions};
+use crate::config::{Matrix, Targets};
+use crate::failure::{Exit, exit_of, failed, usage};
+use crate::job::{Event, Work};
+use crate::kernels::{self, Choice, Kernel};
+use crate::report::{self, KernelReport, Verdict};
+use crate::test::{self, Candidate, Plan};
+use crate::ui::Ui;
+use crate::vm::{End, Guest, News};
+use crate::workspace::{Workspace, filter, guest_dir};
+use crate::{console, libtest, setup, terminal};
+
+/// A kernel's name, and why it cannot be booted.
+type Missing = (String, anyhow::Error);
+
+/// A command's surroundings.
+pub struct Session<'a> {
+    /// Where it was called.
+    pub workspace: Workspace,
+    /// `kernels.toml`.
+    pub matrix: Matrix,
+    targets: Targets,
+    place: &'a Place,
+    ui: Ui,
+}
+
+impl<'a> Session<'a> {
+    /// Reads the workspace's files.
+    pub fn open(place: &'a Place) -> Result<Self> {
+        let workspace = Workspace::find()?;
+        let matrix = Matrix::load(&workspace.root)?;
+        let targets = Targets::load(&workspace.root, &matrix)?;
+        Ok(Session { workspace, matrix, targets, place, ui: Ui::default() })
+    }
+
+    /// Runs the workspace's tests, and prints and writes the reports.
+    pub fn test(&self, options: &TestOptions) -> Result<Exit> {
+        let filter = filter(&options.libtest)?;
+        let choices = kernels::choose(&self.matrix, &options.kernels, options.modules.as_deref())?;
+        setup::ensure_tools()?;
+        report::clear(&self.workspace.target)?;
+        let binaries = self.workspace.build_tests()?;
+        if libtest::chosen(&binaries, &filter)?.iter().all(|test| test.is_ignored) {
+            return Err(usage(format!(
+                "no test was chosen by {:?}, or only tests marked #[ignore]: a run of none proves \
+                 nothing; `cargo test -- --list` names them",
+                options.libtest
+            )));
+        }
+        let host = match options.kernels.is_empty() && options.libtest.is_empty() {
+            true => self.workspace.test_host(),
+            false => Ok(()),
+        };
+        match &host {
+            Err(e) if exit_of(e) == Exit::Interrupted => return host.map(|()| Exit::Interrupted),
+            Err(e) => self.ui.say(format!("{e:#}; the guests' tests go on")),
+            Ok(()) => (),
+        }
+
+        let (candidates, mut missing) = self.candidates(&choices)?;
+        if candidates.is_empty() {
+            return Err(missing.remove(0).1);
+        }
+        let accel = self.choose_accel(&candidates[0].kernel)?;
+        let jobs = match (options.shell_on_failure, options.jobs) {
+            (true, _) => 1,
+            (false, Some(jobs)) => jobs.into(),
+            (false, None) => accel.guests_at_once(&candidates[0].config)?,
+        };
+        let deadline = Duration::from_secs(options.deadline);
+        let shell_on_failure = options.shell_on_failure;
+        let plan = Plan { binaries, filter, accel, deadline, jobs, shell_on_failure };
+        let mut reports = test::run(&candidates, &plan, &self.ui)?;
+        for (name, e) in missing {
+            reports.push(KernelReport::error(name, accel, format!("{e:#}")));
+        }
+        self.show(&reports)?;
+        host?;
+        Ok(report::exit(&reports))
+    }
+
+    fn show(&self, reports: &[KernelReport]) -> Result<()> {
+        let target = &self.workspace.target;
+        report::write(reports, target)?;
+        self.ui.say(report::details(reports));
+        self.ui.say(report::table(reports));
+        self.ui.say(format!("reports: {}/kernel-report.{{json,xml,txt}}", target.display()));
+        let unknown = reports.iter().filter(|r| r.outcome == Verdict::Error).count();
+        if unknown > 0 {
+            self.ui.say(format!("without a verdict: {unknown} of {} kernels", reports.len()));
+        }
+        self.ui.say(report::total(reports));
+        Ok(())
+    }
+
+    /// The kernels that can be booted, and why the others cannot.
+    fn candidates(&self, choices: &[Choice]) -> Result<(Vec<Candidate>, Vec<Missing>)> {
+        let mut candidates: Vec<Candidate> = Vec::new();
+        let mut missing: Vec<Missing> = Vec::new();
+        for choice in choices {
+            let name = choice.name();
+            match self.candidate(choice) {
+                Ok(new) if candidates.iter().any(|known| known.dir == new.dir) => {
+                    return Err(usage(format!("two kernels are called {name}: rename one")));
+                }
+                Ok(candidate) => candidates.push(candidate),
+                Err(e) if exit_of(&e) != Exit::Infrastructure => return Err(e),
+                Err(e) => {
+                    self.ui.say(format!("{name}: {e:#}"));
+                    missing.push((name, e));
+                }
+            }
+        }
+        Ok((candidates, missing))
+    }
+
+    fn candidate(&self, choice: &Choice) -> Result<Candidate> {
+        let mirror = self.place.mirror.as_deref();
+        let kernel = kernels::ensure(choice, &self.matrix, &self.place.cache()?, mirror)?;
+        let config = self.targets.vm(&kernel.name);
+        let dir = guest_dir(&self.workspace.target, &kernel.name)?;
+        Ok(Candidate { kernel, config, dir })
+    }
+
+    fn choose_accel(&self, kernel: &Kernel) -> Result<Accel> {
+        let cache = self.place.cache()?;
+        let (accel, why) = accel::choose(self.place.accel, &kernel.vmlinuz, cache.dir())?;
+        self.ui.say(format!("accelerator: {why}"));
+        Ok(accel)
+    }
+
+    /// Shows an example at work in a guest.
+    pub fn demo(&self, name: Option<String>, on: &OneKernel) -> Result<Exit> {
+        let Some(name) = name.or_else(|| self.workspace.settings.demo.clone()) else {
+            return Err(usage("name an example: Cargo.toml names no demo"));
+        };
+        self.workspace.check_example(&name)?;
+        let choice = self.choice(on)?;
+        setup::ensure_tools()?;
+        let program = self.workspace.build_example(&name)?;
+        self.one_guest(&choice, on.deadline, Work::Run { program, args: vec![] })
+    }
+
+    /// Gives the user a root shell in a guest.
+    pub fn shell(&self, on: &OneKernel) -> Result<Exit> {
+        let choice = self.choice(on)?;
+        setup::ensure_tools()?;
+        self.one_guest(&choice, on.deadline, Work::Hold)
+    }
+
+    fn choice(&self, on: &OneKernel) -> Result<Choice> {
+        let modules = on.modules.as_deref();
+        Ok(match &on.kernel {
+            Some(word) => {
+                kernels::choose(&self.matrix, std::slice::from_ref(word), modules)?.remove(0)
+            }
+            None => Choice::Pinned(self.matrix.newest().clone()),
+        })
+    }
+
+    /// Runs one guest for a person, and shows what it says as it says it.
+    fn one_guest(&self, choice: &Choice, deadline: u64, work: Work) -> Result<Exit> {
+        let Candidate { kernel, config, dir } = self.candidate(choice)?;
+        let accel = self.choose_accel(&kernel)?;
+        let deadline = Duration::from_secs(deadline);
+        let guest = Guest { kernel: &kernel, config: &config, accel, deadline, dir };
+        let line = self.ui.guest(&kernel.name);
+        let ran = guest.run(&work, false, &mut |news| match news {
+            News::Again(why) => self.ui.say(format!("{}: booting once more: {why}", kernel.name)),
+            News::Line(text) => self.ui.say(text),
+            News::Event(Event::Started { release }) => line.shows(format!("Linux {release}")),
+            News::Event(_) => (),
+            News::Held(console) => terminal::attach(console, &self.ui),
+        })?;
+        drop(line);
+        let (success, how) = match ran.end {
+            End::NoBoot { why, .. } => bail!("{}: {why}", kernel.name),
+            // What a person does to the guest is no verdict.
+            End::Marker { .. } if matches!(work, Work::Hold) => return Ok(Exit::Passed),
+            End::Marker { success, how } => (Some(success), how),
+            End::NoMarker(why) => (None, why),
+        };
+        let log = guest.console_log();
+        if let Some(quoted) = console::Scanner::new()?.scan(&log, success.is_some())? {
+            return Err(failed(format!("the kernel reported a fault:\n{quoted}")));
+        }
+        match success {
+            Some(true) => Ok(Exit::Passed),
+            Some(false) => Err(failed(format!("the program failed: {how}"))),
+            None => Err(failed(format!("the guest ended without a verdict: {how}"))),
+        }
+    }
+}
