@@ -11,7 +11,7 @@ use crate::config::Matrix;
 use crate::failure::Exit;
 use crate::session::Session;
 use crate::workspace::Workspace;
-use crate::{guardian, guest, interrupt, kernels, setup};
+use crate::{compatibility, guardian, guest, interrupt, kernels, setup};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -113,6 +113,12 @@ enum Command {
         #[command(subcommand)]
         command: Option<KernelsCommand>,
     },
+    /// Write docs/compatibility.md, the rules by kernels, from the report of the last test run
+    Compatibility {
+        /// Only compare it with what is there
+        #[arg(long)]
+        check: bool,
+    },
     /// Install what this machine lacks; demo, test and shell do it by themselves
     Setup,
     #[command(hide = true, disable_help_flag = true)]
@@ -154,6 +160,13 @@ pub fn run() -> Result<u8> {
 fn run_on_host(command: Command, place: &Place) -> Result<Exit> {
     Ok(match command {
         Command::Guardian { .. } | Command::Guest { .. } => unreachable!("done by the caller"),
+        Command::Compatibility { check } => {
+            let workspace = Workspace::find()?;
+            let report = workspace.target.join("kernel-report.json");
+            let document = workspace.root.join("docs/compatibility.md");
+            compatibility::make(&report, &document, check)?;
+            Exit::Passed
+        }
         Command::Setup => setup::ensure_tools().map(|()| Exit::Passed)?,
         Command::Kernels { json, command: None } => {
             let workspace = Workspace::find()?;

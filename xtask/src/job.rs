@@ -147,6 +147,8 @@ pub struct Rule {
     pub group: String,
     /// One line.
     pub statement: String,
+    /// Where the test is, from the workspace's root.
+    pub file: String,
 }
 
 /// What came of a test.

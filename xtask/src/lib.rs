@@ -4,6 +4,7 @@
 pub mod accel;
 pub mod cache;
 pub mod cli;
+pub mod compatibility;
 pub mod config;
 pub mod console;
 pub mod deb;

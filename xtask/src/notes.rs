@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn notes_are_kept_by_kind() {
         let notes = Notes::parse(concat!(
-            r#"{"rule":{"id":"10","group":"Running","statement":"three are one"}}"#,
+            r#"{"rule":{"id":"10","group":"Running","statement":"three are one","file":"f.rs"}}"#,
             "\n",
             r#"{"answer":"no: -EBUSY"}"#,
             "\n",

@@ -8,14 +8,14 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use console::style;
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::accel::Accel;
 use crate::failure::Exit;
 use crate::job::{Outcome, TestResult};
 
 /// The verdict on one kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// Every test that can run on it passed, and the kernel reported nothing.
@@ -27,7 +27,7 @@ pub enum Verdict {
 }
 
 /// One kernel's row.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct KernelReport {
     /// As the user names it: a series, or a file's name.
     pub kernel: String,

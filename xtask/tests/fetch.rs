@@ -465,7 +465,10 @@ fn a_word_that_names_no_kernel_is_refused() {
     let output = command.args(["-k", "6.9"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     let said = said(&output);
-    assert!(said.contains("no kernel and no file \"6.9\"") && said.contains("there are 6.99"), "{said}");
+    assert!(
+        said.contains("no kernel and no file \"6.9\"") && said.contains("there are 6.99"),
+        "{said}"
+    );
 }
 
 #[test]
