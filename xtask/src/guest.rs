@@ -118,7 +118,7 @@ fn tests(binaries: &[TestBinary], filter: &Filter, host: &Host) -> Result<(bool,
             one(binary, &test, name)?
         };
         failed += usize::from(result.outcome == Outcome::Failed);
-        host.tell(&Event::Test(result))?;
+        host.tell(&Event::Test(Box::new(result)))?;
     }
     Ok((failed == 0, format!("{failed} failed")))
 }

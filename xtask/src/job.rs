@@ -100,7 +100,7 @@ pub enum Event {
         test: String,
     },
     /// A test has ended.
-    Test(TestResult),
+    Test(Box<TestResult>),
     /// All is done: the verdict's marker.
     Ended {
         /// Whether the work succeeded.

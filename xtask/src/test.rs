@@ -157,7 +157,7 @@ impl Tally {
             Event::Begin { test } => self.running = Some((test.clone(), Instant::now())),
             Event::Test(result) => {
                 self.running = None;
-                self.tests.push(result.clone());
+                self.tests.push(result.as_ref().clone());
             }
             Event::Ended { .. } | Event::Held => (),
         }
