@@ -3,6 +3,8 @@
 #[path = "suite/support/mod.rs"]
 mod support;
 
+#[path = "suite/arming.rs"]
+mod arming;
 #[path = "suite/errors.rs"]
 mod errors;
 #[path = "suite/header.rs"]
