@@ -13,3 +13,5 @@ mod header;
 mod kernel;
 #[path = "suite/simple.rs"]
 mod simple;
+#[path = "suite/starting.rs"]
+mod starting;
