@@ -3,6 +3,10 @@
 #[path = "suite/support/mod.rs"]
 mod support;
 
+#[path = "suite/arming.rs"]
+mod arming;
+#[path = "suite/elements.rs"]
+mod elements;
 #[path = "suite/errors.rs"]
 mod errors;
 #[path = "suite/header.rs"]
@@ -11,3 +15,5 @@ mod header;
 mod kernel;
 #[path = "suite/simple.rs"]
 mod simple;
+#[path = "suite/starting.rs"]
+mod starting;

@@ -1,6 +1,7 @@
 //! What several topics need.
 
 pub mod btf;
+pub mod called;
 pub mod noise;
 pub mod restricted;
 
@@ -42,6 +43,30 @@ pub fn needs(first: (u32, u32), reason: &str) -> bool {
 #[must_use]
 pub fn needs_bpf_wq() -> bool {
     needs((6, 10), "bpf_wq was added in 6.10 (eb48f6cd41a0)")
+}
+
+/// States the rule that the test proves, as the compatibility table lists it. Comes first in a
+/// test, so that a skipped or failed one is listed too.
+pub fn rule(id: &str, group: &str, statement: &str) {
+    event(&json!({"rule": {"id": id, "group": group, "statement": statement}}));
+}
+
+/// Records what this kernel does where it differs from the rule's statement, such as
+/// `no: -EOPNOTSUPP`. Without it, a test that passes is a yes.
+pub fn answer(answer: &str) {
+    event(&json!({"answer": answer}));
+}
+
+/// Whether the running kernel is older than `first`; if not, the test is recorded as
+/// skipped, and has to return.
+#[must_use]
+pub fn is_before(first: (u32, u32), reason: &str) -> bool {
+    if version() < first {
+        return true;
+    }
+    let before = format!("{}.{}", first.0, first.1);
+    event(&json!({"skip": {"before": before, "reason": reason}}));
+    false
 }
 
 /// Records something about this kernel for the final table.
