@@ -3,11 +3,19 @@
 #[path = "suite/support/mod.rs"]
 mod support;
 
+#[path = "suite/api.rs"]
+mod api;
 #[path = "suite/errors.rs"]
 mod errors;
 #[path = "suite/header.rs"]
 mod header;
 #[path = "suite/kernel.rs"]
 mod kernel;
+#[path = "suite/maps.rs"]
+mod maps;
+#[path = "suite/program_types.rs"]
+mod program_types;
 #[path = "suite/simple.rs"]
 mod simple;
+#[path = "suite/verifier.rs"]
+mod verifier;

@@ -1,6 +1,7 @@
 //! What several topics need.
 
 pub mod btf;
+pub mod loading;
 pub mod noise;
 pub mod restricted;
 
