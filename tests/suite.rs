@@ -3,6 +3,8 @@
 #[path = "suite/support/mod.rs"]
 mod support;
 
+#[path = "suite/api.rs"]
+mod api;
 #[path = "suite/arming.rs"]
 mod arming;
 #[path = "suite/elements.rs"]
@@ -13,7 +15,13 @@ mod errors;
 mod header;
 #[path = "suite/kernel.rs"]
 mod kernel;
+#[path = "suite/maps.rs"]
+mod maps;
+#[path = "suite/program_types.rs"]
+mod program_types;
 #[path = "suite/simple.rs"]
 mod simple;
 #[path = "suite/starting.rs"]
 mod starting;
+#[path = "suite/verifier.rs"]
+mod verifier;

@@ -2,6 +2,7 @@
 
 pub mod btf;
 pub mod called;
+pub mod loading;
 pub mod noise;
 pub mod restricted;
 
@@ -47,8 +48,12 @@ pub fn needs_bpf_wq() -> bool {
 
 /// States the rule that the test proves, as the compatibility table lists it. Comes first in a
 /// test, so that a skipped or failed one is listed too.
+#[track_caller]
 pub fn rule(id: &str, group: &str, statement: &str) {
-    event(&json!({"rule": {"id": id, "group": group, "statement": statement}}));
+    let file = std::panic::Location::caller().file();
+    event(&json!({
+        "rule": {"id": id, "group": group, "statement": statement, "file": file}
+    }));
 }
 
 /// Records what this kernel does where it differs from the rule's statement, such as
