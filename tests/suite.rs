@@ -5,6 +5,8 @@ mod support;
 
 #[path = "suite/arming.rs"]
 mod arming;
+#[path = "suite/contexts.rs"]
+mod contexts;
 #[path = "suite/elements.rs"]
 mod elements;
 #[path = "suite/errors.rs"]
