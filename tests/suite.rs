@@ -15,6 +15,8 @@ mod errors;
 mod header;
 #[path = "suite/kernel.rs"]
 mod kernel;
+#[path = "suite/memory.rs"]
+mod memory;
 #[path = "suite/simple.rs"]
 mod simple;
 #[path = "suite/starting.rs"]
