@@ -7,6 +7,8 @@ mod support;
 mod api;
 #[path = "suite/arming.rs"]
 mod arming;
+#[path = "suite/contexts.rs"]
+mod contexts;
 #[path = "suite/elements.rs"]
 mod elements;
 #[path = "suite/errors.rs"]
@@ -17,6 +19,8 @@ mod header;
 mod kernel;
 #[path = "suite/maps.rs"]
 mod maps;
+#[path = "suite/memory.rs"]
+mod memory;
 #[path = "suite/program_types.rs"]
 mod program_types;
 #[path = "suite/simple.rs"]

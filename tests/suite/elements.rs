@@ -150,12 +150,12 @@ fn act_while_pending(map: &str, act: &Act) -> Called {
 #[test_log::test]
 #[serial]
 fn by_the_program(#[case] id: &str, #[case] act: &str, #[case] map: &str, #[case] acted: Code) {
-    let what = act.split('_').next().unwrap();
+    let what = if act.starts_with("update") { "an update" } else { "a delete" };
     let then = match acted {
         OK => "cancels pending work",
         Err(_) => "is -EINVAL, and pending work runs",
     };
-    rule(id, GROUP, &format!("{map}: an {what} by a program {then}").replace("an d", "a d"));
+    rule(id, GROUP, &format!("{map}: {what} by a program {then}"));
     if !needs_bpf_wq() {
         return;
     }
