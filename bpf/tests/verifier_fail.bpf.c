@@ -91,7 +91,7 @@ int map_is_another(void *ctx)
 	return elem ? bpf_wq_init(&elem->work, &others, 0) : 0;
 }
 
-/* On kernels before 6.18.2 and 6.19, not even to be loaded. */
+/* Not even to be loaded on older kernels: the verifier has an oops, on 7.0.13 too. */
 SEC("tc")
 int map_without_a_wq(void *ctx)
 {

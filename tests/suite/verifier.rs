@@ -6,9 +6,9 @@ use serial_test::serial;
 
 use crate::support::loading::Verdict::{self, Loads, Refused};
 use crate::support::loading::{
-    FROM_THE_FIRST, History, assert_verdict, load_alone, needs_checked_records, on_this_kernel,
+    FROM_THE_FIRST, History, assert_verdict, load_alone, on_this_kernel,
 };
-use crate::support::{answer, eventually, needs_bpf_wq, rule};
+use crate::support::{answer, eventually, needs, needs_bpf_wq, rule};
 
 const GROUP: &str = "What the verifier checks";
 
@@ -193,12 +193,15 @@ fn is_refused(
     }
 }
 
-/// The part of H2 that needs no malformed map: an older kernel dies of it.
+/// The part of H2 that needs no malformed map. 5f8d41172931 did not fix it: the verifier of
+/// 7.0.13 has an oops, in `check_kfunc_call`, as the plain map's record is an error. 7.3.4
+/// compares the maps first; whether 7.1 and 7.2 do is not tried here, where it would take
+/// the other tests along.
 #[test_log::test]
 #[serial]
 fn map_without_a_wq_is_refused() {
     rule("V2-plain", GROUP, "bpf_wq_init's map has to hold a bpf_wq");
-    if needs_bpf_wq() && needs_checked_records() {
+    if needs_bpf_wq() && needs((7, 3), "older verifiers have an oops here, seen on 7.0.13") {
         const WORDS: &str =
             "workqueue pointer in R1 map_uid=0 doesn't match map pointer in R2 map_uid=0";
         refuses("verifier_fail", "map_without_a_wq", always!(Refused("-EINVAL", WORDS)));
