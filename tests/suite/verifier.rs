@@ -40,7 +40,10 @@ macro_rules! always {
     };
 }
 
-/// What bpf_wq_init is given. The kernel's own selftests `failures_wq`:
+/// Where an entry names 6.18, 7.0 or 7.3, the kernel tried before it was 6.12, 6.18 or 7.0:
+/// the change lies somewhere between.
+///
+/// The kernel's own selftests `failures_wq`:
 /// `test_wq_init_nomap` (V1), `test_wq_init_wrong_map` (V2), `test_wrong_wq_pointer` (V3),
 /// `test_wrong_wq_pointer_offset` (V4) and `test_bad_wq_off` (V5).
 #[rstest]
@@ -56,6 +59,7 @@ macro_rules! always {
     "map_is_null",
     &[
         (FROM_THE_FIRST, Refused("-EINVAL", "pointer in R2 isn't map pointer")),
+        ((7, 0), Refused("-EACCES", "Possibly NULL pointer passed to trusted arg1")),
         ((7, 3), Refused("-EACCES", "Possibly NULL pointer passed to trusted R2")),
     ]
 )]
@@ -108,7 +112,7 @@ macro_rules! always {
     &[
         (FROM_THE_FIRST, Loads),
         (
-            (7, 3),
+            (6, 18),
             Refused(
                 "-EINVAL",
                 "R1 doesn't have constant offset. bpf_wq has to be at the constant offset"
@@ -122,6 +126,7 @@ macro_rules! always {
     "unchecked_lookup",
     &[
         (FROM_THE_FIRST, Refused("-EINVAL", "arg#0 doesn't point to a map value")),
+        ((7, 0), Refused("-EACCES", "Possibly NULL pointer passed to trusted arg0")),
         ((7, 3), Refused("-EACCES", "Possibly NULL pointer passed to trusted R1")),
     ]
 )]
@@ -131,6 +136,7 @@ macro_rules! always {
     "callback_is_null",
     &[
         (FROM_THE_FIRST, Refused("-EINVAL", "arg1 expected pointer to func")),
+        ((7, 0), Refused("-EACCES", "Possibly NULL pointer passed to trusted arg1")),
         ((7, 3), Refused("-EACCES", "Possibly NULL pointer passed to trusted R2")),
     ]
 )]
@@ -215,7 +221,7 @@ fn lookup_in_an_array_may_be_unchecked() {
     if needs_bpf_wq() {
         let history: History = &[
             (FROM_THE_FIRST, Refused("-EINVAL", "arg#0 doesn't point to a map value")),
-            ((7, 3), Loads),
+            ((6, 18), Loads),
         ];
         accepts("verifier_fail", "unchecked_lookup_in_array", history);
     }
