@@ -109,6 +109,11 @@ fn test(candidate: &Candidate, plan: &Plan, scanner: &Scanner, ui: &Ui) -> Resul
         News::Again(why) => ui.say(format!("{name}: booting once more: {why}")),
         News::Line(text) => ui.say(format!("{name}: {text}")),
         News::Event(event) => {
+            if let Event::Test(result) = event {
+                if result.outcome == Outcome::Failed {
+                    ui.say(format!("{name}: FAILED {}: {}", result.name, result.reason));
+                }
+            }
             tally.event(event);
             line.shows(tally.progress());
         }

@@ -135,13 +135,15 @@ impl Called {
         arrived: impl Fn(&Seen) -> bool,
         act: impl FnOnce(),
     ) -> [Code; N] {
+        let busy = cpu.unwrap_or_else(|| cpus()[0]);
+        let free = cpus().into_iter().find(|cpu| *cpu != busy).expect("a second CPU");
+        // Whoever waits at the gate does not give up its CPU, on a kernel that does not preempt
+        // itself: a thread that happens to be queued there could not open the gate.
+        let _pinned = Pinned::to(free);
         self.close_gate();
         let fd = self.program(program);
         let codes = thread::scope(|scope| {
-            let caller = scope.spawn(|| match cpu {
-                Some(cpu) => on_cpu(cpu, || call(fd.as_fd(), program)),
-                None => call(fd.as_fd(), program),
-            });
+            let caller = scope.spawn(|| on_cpu(busy, || call(fd.as_fd(), program)));
             // Opens the gate also where `act` panics.
             let gate = Open(self);
             eventually("it waits at the gate", || arrived(&self.seen()).then_some(()));
@@ -249,13 +251,34 @@ pub fn cpus() -> Vec<usize> {
     (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect()
 }
 
+/// Keeps the current thread, and those that it makes, on one CPU for a scope.
+struct Pinned(CpuSet);
+
+impl Pinned {
+    fn to(cpu: usize) -> Self {
+        let before = sched_getaffinity(Pid::from_raw(0)).expect("the set of CPUs");
+        pin(cpu);
+        Pinned(before)
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        sched_setaffinity(Pid::from_raw(0), &self.0).expect("the CPUs as before");
+    }
+}
+
+fn pin(cpu: usize) {
+    let mut set = CpuSet::new();
+    set.set(cpu).expect("a CPU's number");
+    sched_setaffinity(Pid::from_raw(0), &set).expect("pinning to a CPU");
+}
+
 /// Runs `act` in a thread that runs on this CPU alone.
 pub fn on_cpu<T: Send>(cpu: usize, act: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
         let body = || {
-            let mut set = CpuSet::new();
-            set.set(cpu).expect("a CPU's number");
-            sched_setaffinity(Pid::from_raw(0), &set).expect("pinning to a CPU");
+            pin(cpu);
             act()
         };
         match scope.spawn(body).join() {
