@@ -60,7 +60,7 @@ macro_rules! always {
     &[
         (FROM_THE_FIRST, Refused("-EINVAL", "pointer in R2 isn't map pointer")),
         ((7, 0), Refused("-EACCES", "Possibly NULL pointer passed to trusted arg1")),
-        ((7, 3), Refused("-EACCES", "Possibly NULL pointer passed to trusted R2")),
+        ((7, 2), Refused("-EACCES", "Possibly NULL pointer passed to trusted R2")),
     ]
 )]
 #[case::map_is_another(
@@ -78,7 +78,7 @@ macro_rules! always {
     "wq_on_the_stack",
     &[
         (FROM_THE_FIRST, Refused("-EINVAL", "arg#0 doesn't point to a map value")),
-        ((7, 3), Refused("-EINVAL", "R1 doesn't point to a map value")),
+        ((7, 2), Refused("-EINVAL", "R1 doesn't point to a map value")),
     ]
 )]
 #[case::on_the_stack_set_callback(
@@ -87,7 +87,7 @@ macro_rules! always {
     "wq_on_the_stack_set_callback",
     &[
         (FROM_THE_FIRST, Refused("-EINVAL", "arg#0 doesn't point to a map value")),
-        ((7, 3), Refused("-EINVAL", "R1 doesn't point to a map value")),
+        ((7, 2), Refused("-EINVAL", "R1 doesn't point to a map value")),
     ]
 )]
 #[case::is_the_context(
@@ -96,7 +96,7 @@ macro_rules! always {
     "wq_is_the_context",
     &[
         (FROM_THE_FIRST, Refused("-EINVAL", "arg#0 doesn't point to a map value")),
-        ((7, 3), Refused("-EINVAL", "R1 doesn't point to a map value")),
+        ((7, 2), Refused("-EINVAL", "R1 doesn't point to a map value")),
     ]
 )]
 #[case::wrong_offset(
@@ -127,7 +127,7 @@ macro_rules! always {
     &[
         (FROM_THE_FIRST, Refused("-EINVAL", "arg#0 doesn't point to a map value")),
         ((7, 0), Refused("-EACCES", "Possibly NULL pointer passed to trusted arg0")),
-        ((7, 3), Refused("-EACCES", "Possibly NULL pointer passed to trusted R1")),
+        ((7, 2), Refused("-EACCES", "Possibly NULL pointer passed to trusted R1")),
     ]
 )]
 #[case::callback_is_null(
@@ -137,7 +137,7 @@ macro_rules! always {
     &[
         (FROM_THE_FIRST, Refused("-EINVAL", "arg1 expected pointer to func")),
         ((7, 0), Refused("-EACCES", "Possibly NULL pointer passed to trusted arg1")),
-        ((7, 3), Refused("-EACCES", "Possibly NULL pointer passed to trusted R2")),
+        ((7, 2), Refused("-EACCES", "Possibly NULL pointer passed to trusted R2")),
     ]
 )]
 #[case::callback_is_global(
@@ -242,7 +242,7 @@ fn program_has_to_be_gpl() {
 
 const SLEEPS_BY_HELPER: History = &[
     (FROM_THE_FIRST, Refused("-EINVAL", "helper call might sleep in a non-sleepable prog")),
-    ((7, 3), Refused("-EINVAL", "sleepable helper bpf_copy_from_user#148 in non-sleepable prog")),
+    ((7, 1), Refused("-EINVAL", "sleepable helper bpf_copy_from_user#148 in non-sleepable prog")),
 ];
 
 const SLEEPS_BY_KFUNC: Verdict =
@@ -290,7 +290,7 @@ fn sleeping_is_refused_in_a_timer(
 #[case::by_helper("V18-helper", "a sleepable helper", "timer_of_sleepable_sleeps_by_helper", &[
     (FROM_THE_FIRST, Loads),
     ((6, 18), Refused("-EINVAL", "helper call might sleep in a non-sleepable prog")),
-    ((7, 3), Refused("-EINVAL", "sleepable helper bpf_copy_from_user#148 in non-sleepable prog")),
+    ((7, 1), Refused("-EINVAL", "sleepable helper bpf_copy_from_user#148 in non-sleepable prog")),
 ])]
 #[case::by_kfunc("V18-kfunc", "a sleepable kfunc", "timer_of_sleepable_sleeps_by_kfunc", &[
     (FROM_THE_FIRST, Loads),
@@ -355,6 +355,7 @@ fn callback_may_not_sleep_everywhere(
 #[case::in_a_global("V20-global", "may sleep in a global function that it calls",
     "wq_sleeps_in_a_global", &[
         (FROM_THE_FIRST, Refused("-EINVAL", "helper call might sleep in a non-sleepable prog")),
+        ((7, 1), Refused("-EINVAL", "sleepable helper bpf_copy_from_user#148 in non-sleepable prog")),
         ((7, 3), Loads),
     ])]
 #[test_log::test]
