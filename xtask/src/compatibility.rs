@@ -21,6 +21,9 @@ pub fn make(report: &Path, document: &Path, only_check: bool) -> Result<()> {
     let text = markdown(&reports)?;
     let name = document.display();
     if !only_check {
+        if let Some(dir) = document.parent() {
+            fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        }
         return fs::write(document, text).with_context(|| format!("cannot write {name}"));
     }
     let committed = fs::read_to_string(document).with_context(|| format!("cannot read {name}"))?;
