@@ -77,8 +77,8 @@ fn release() -> Result<String> {
     Ok(release)
 }
 
-/// vmtest's init mounts the usual file systems, without this one. It is none of the tests' guest
-/// if the kernel has none.
+/// vmtest's init mounts the usual file systems, without this one. A kernel without BPF has no such
+/// directory.
 fn mount_bpffs() -> Result<()> {
     let bpffs = Path::new("/sys/fs/bpf");
     if !bpffs.is_dir() {

@@ -72,14 +72,11 @@ impl Workspace {
         let mut binaries = Vec::new();
         for (target, manifest, executable) in executables(&mut cargo, true)? {
             let dir = manifest.parent().context("a manifest without a directory")?.to_owned();
-            let package = dir.file_name().map(|n| n.to_string_lossy().into_owned());
-            let package = match dir == self.root {
-                true => None,
-                false => package,
-            };
-            let name = match package {
-                None => target.name,
-                Some(package) => format!("{package}::{}", target.name),
+            let name = match dir.file_name() {
+                Some(package) if dir != self.root => {
+                    format!("{}::{}", package.to_string_lossy(), target.name)
+                }
+                _ => target.name,
             };
             binaries.push(TestBinary { name, path: executable, dir });
         }
