@@ -39,9 +39,9 @@ pub struct Post {
 }
 
 impl Post {
-    /// Makes the directory; `guest` is where the guest's logs go. Unix sockets live in it, whose paths are limited to 107 bytes: it is
-    /// in the system's temporary directory.
-    pub fn new(accel: Accel, guest: &Path) -> Result<Self> {
+    /// Makes the directory; `guest` is where the guest's logs go, `exe` the runner. Unix sockets
+    /// live in it, whose paths are limited to 107 bytes: it is in the system's temporary directory.
+    pub fn new(accel: Accel, guest: &Path, exe: &Path) -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix("xtask-guest-")
             .tempdir()
@@ -51,7 +51,6 @@ impl Post {
         let orders = Orders { accel, guest: guest.to_owned() };
         fs::write(dir.path().join("orders.json"), serde_json::to_vec(&orders)?)?;
 
-        let exe = std::env::current_exe().context("cannot find the runner's own executable")?;
         let quoted = exe.to_str().context("the runner's path is not UTF-8")?.replace('\'', r"'\''");
         let script = dir.path().join("qemu");
         fs::write(&script, format!("#!/bin/sh\nexec '{quoted}' guardian \"${{0%/*}}\" \"$@\"\n"))?;

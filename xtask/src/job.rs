@@ -12,6 +12,9 @@ pub const JOB_FILE: &str = "job.json";
 /// The file, in the same place, that lets the guest end: the host has all of its console.
 pub const RELEASE_FILE: &str = "release";
 
+/// The file, in the same place, that is the runner itself.
+pub const RUNNER_FILE: &str = "xtask";
+
 /// Where vmtest mounts the share in the guest.
 pub const GUEST_SHARE: &str = "/mnt/vmtest";
 

@@ -18,7 +18,7 @@ use crate::console;
 use crate::failure::{Interrupted, usage};
 use crate::guardian::{self, Post, qemu_log};
 use crate::interrupt::{self, Busy};
-use crate::job::{self, Event, GUEST_SHARE, JOB_FILE, Job, RELEASE_FILE, Work};
+use crate::job::{self, Event, GUEST_SHARE, JOB_FILE, Job, RELEASE_FILE, RUNNER_FILE, Work};
 use crate::kernels::Kernel;
 
 /// How often a guest's loop looks at the clock and at [`interrupt::requested`].
@@ -126,8 +126,11 @@ impl Guest<'_> {
         fs::write(share.join(JOB_FILE), serde_json::to_vec(&job)?)
             .with_context(|| format!("cannot write to {}", share.display()))?;
 
-        let mut post = Post::new(self.accel, &self.dir)?;
-        let vm = Vmtest::new(&share, Config { target: vec![self.target(&post)?] })?;
+        // Cargo replaces the runner's file when it builds the tests of the host: a copy stays.
+        let exe = share.join(RUNNER_FILE);
+        fs::copy("/proc/self/exe", &exe).context("cannot copy the runner into the share")?;
+        let mut post = Post::new(self.accel, &self.dir, &exe)?;
+        let vm = Vmtest::new(&share, Config { target: vec![self.target(&post, &exe)?] })?;
         let (updates, news) = mpsc::channel();
         let vm = std::thread::spawn(move || vm.run_one(0, updates));
         let mut watch =
@@ -164,6 +167,7 @@ impl Guest<'_> {
             }
         }
         let panicked = vm.join().is_err();
+        fs::remove_file(&exe).with_context(|| format!("cannot remove {}", exe.display()))?;
         if panicked {
             watch.error.get_or_insert("vmtest panicked".into());
         }
@@ -223,20 +227,20 @@ impl Guest<'_> {
         End::NoBoot { why, repeatable: has_console && refusal.is_none() && !deadline_passed }
     }
 
-    fn target(&self, post: &Post) -> Result<Target> {
-        let exe = std::env::current_exe().context("cannot find the runner's own executable")?;
+    fn target(&self, post: &Post, exe: &Path) -> Result<Target> {
         let path = |p: &Path| -> Result<String> {
             Ok(p.to_str().with_context(|| format!("{} is not UTF-8", p.display()))?.to_owned())
         };
         // vmtest's init mounts empty file systems there.
         if let Some(hidden) = ["/mnt", "/run"].into_iter().find(|dir| exe.starts_with(dir)) {
             return Err(usage(format!(
-                "the guest does not see the host's {hidden}, where the runner is ({}): set \
-                 CARGO_TARGET_DIR to another place",
+                "the guest does not see the host's {hidden}, where the target directory is ({}): \
+                 set CARGO_TARGET_DIR to another place",
                 exe.display()
             )));
         }
-        let exe = path(&exe)?.replace('\'', r"'\''");
+        // By its path on the host: the guest's root has a cache, the share has none.
+        let exe = path(exe)?.replace('\'', r"'\''");
         Ok(Target {
             name: self.kernel.name.clone(),
             kernel: Some(self.kernel.vmlinuz.clone()),

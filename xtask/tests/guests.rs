@@ -288,6 +288,21 @@ fn a_log_that_was_cut_fails_a_run_whose_tests_pass() {
     Run::of(command.output().unwrap()).ends(1, &["cannot be scanned", "is the disk full"]);
 }
 
+/// Cargo puts another file in its place when it builds the runner's own tests.
+#[test]
+fn a_runner_whose_file_is_removed_goes_on() {
+    let fixture = Fixture::new();
+    let exe = fixture.path("runner");
+    fs::copy(env!("CARGO_BIN_EXE_xtask"), &exe).unwrap();
+    let run = fixture.command(&["test", "-k", KERNEL, "--", "alone"]);
+    let mut command = Command::new(&exe);
+    command.args(run.get_args()).current_dir(fixture.dir.path());
+    command.env("CARGO_TARGET_DIR", fixture.path("target")).stdin(Stdio::null());
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    fs::remove_file(&exe).unwrap();
+    Run::of(child.wait_with_output().unwrap()).ends(0, &["1 passed"]);
+}
+
 #[test]
 fn a_boot_that_the_init_refuses_is_not_tried_again() {
     let fixture = Fixture::new().with_kernel_args("rootflags=trans=nowhere");
@@ -323,6 +338,8 @@ fn a_guest_can_remove_everything_and_changes_nothing() {
 fn a_runner_that_is_stopped_leaves_nothing(#[case] signal: Signal, #[case] args: &[&str]) {
     let fixture = Fixture::new();
     let mut runner = Ended(fixture.command(args).stdin(Stdio::piped()).spawn().unwrap());
+    // `wait` would close it, and a shell whose input ends is over.
+    let _stdin = runner.0.stdin.take();
     let console = fixture.path("target/guests").join(KERNEL).join("console.log");
     let qemu = wait_for("QEMU", || qemu_with(&console));
     wait_for("the work to begin", || {
