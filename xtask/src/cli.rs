@@ -113,11 +113,14 @@ enum Command {
         #[command(subcommand)]
         command: Option<KernelsCommand>,
     },
-    /// Write docs/compatibility.md, the rules by kernels, from the report of the last test run
+    /// Write docs/compatibility.md and .html, the rules by kernels, from the report of a full run
     Compatibility {
-        /// Only compare it with what is there
+        /// Only compare them with what is there
         #[arg(long)]
         check: bool,
+        /// Reports that hold all kernels together [default: kernel-report.json of the last run]
+        #[arg(value_name = "REPORT.json")]
+        reports: Vec<PathBuf>,
     },
     /// Install what this machine lacks; demo, test and shell do it by themselves
     Setup,
@@ -160,11 +163,13 @@ pub fn run() -> Result<u8> {
 fn run_on_host(command: Command, place: &Place) -> Result<Exit> {
     Ok(match command {
         Command::Guardian { .. } | Command::Guest { .. } => unreachable!("done by the caller"),
-        Command::Compatibility { check } => {
+        Command::Compatibility { check, mut reports } => {
             let workspace = Workspace::find()?;
-            let report = workspace.target.join("kernel-report.json");
-            let document = workspace.root.join("docs/compatibility.md");
-            compatibility::make(&report, &document, check)?;
+            if reports.is_empty() {
+                reports.push(workspace.target.join("kernel-report.json"));
+            }
+            let matrix = Matrix::load(&workspace.root)?;
+            compatibility::make(&reports, &matrix, &workspace.root.join("docs"), check)?;
             Exit::Passed
         }
         Command::Setup => setup::ensure_tools().map(|()| Exit::Passed)?,

@@ -138,6 +138,9 @@ pub struct TestResult {
     /// What this kernel does about it, if it is not what the rule says.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub answer: String,
+    /// The kernel's option for want of which it was skipped.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub missing: Option<String>,
 }
 
 /// A statement that a test proves.
@@ -152,6 +155,9 @@ pub struct Rule {
     pub statement: String,
     /// Where the test is, from the workspace's root.
     pub file: String,
+    /// The program that it runs, from the workspace's root.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub program: Option<String>,
 }
 
 /// What came of a test.
@@ -178,6 +184,7 @@ impl TestResult {
             facts: vec![],
             rule: None,
             answer: String::new(),
+            missing: None,
         }
     }
 }
