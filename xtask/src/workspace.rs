@@ -37,6 +37,9 @@ pub struct Workspace {
 pub struct Settings {
     /// Packages whose tests run on the host: the runner itself.
     pub host: Vec<String>,
+    /// Test targets that do harm: each of their tests runs in a guest of its own, and may expect
+    /// the kernel to report a fault.
+    pub alone: Vec<String>,
     /// The example that `demo` runs when none is named.
     pub demo: Option<String>,
 }
@@ -51,6 +54,19 @@ impl Workspace {
             Some(value) => serde_json::from_value(value.clone())
                 .map_err(|e| usage(format!("Cargo.toml: [workspace.metadata.xtask]: {e}")))?,
         };
+        let guests = metadata.packages.iter().filter(|p| !settings.host.contains(&p.name));
+        let tests: Vec<String> = guests
+            .flat_map(|package| &package.targets)
+            .filter(|target| target.is_test())
+            .map(|target| target.name.clone())
+            .collect();
+        if let Some(unknown) = settings.alone.iter().find(|name| !tests.contains(name)) {
+            return Err(usage(format!(
+                "Cargo.toml: [workspace.metadata.xtask]: alone: no test target {unknown}: there \
+                 are {}",
+                tests.join(", ")
+            )));
+        }
         let targets = metadata.packages.iter().flat_map(|package| &package.targets);
         let examples =
             targets.filter(|t| t.is_example()).map(|target| target.name.clone()).collect();
@@ -72,13 +88,14 @@ impl Workspace {
         let mut binaries = Vec::new();
         for (target, manifest, executable) in executables(&mut cargo, true)? {
             let dir = manifest.parent().context("a manifest without a directory")?.to_owned();
+            let alone = target.is_test() && self.settings.alone.contains(&target.name);
             let name = match dir.file_name() {
                 Some(package) if dir != self.root => {
                     format!("{}::{}", package.to_string_lossy(), target.name)
                 }
                 _ => target.name,
             };
-            binaries.push(TestBinary { name, path: executable, dir });
+            binaries.push(TestBinary { name, path: executable, dir, alone });
         }
         binaries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(binaries)
