@@ -44,9 +44,10 @@ impl<'a> Session<'a> {
     pub fn test(&self, options: &TestOptions) -> Result<Exit> {
         let filter = filter(&options.libtest)?;
         let choices = kernels::choose(&self.matrix, &options.kernels, options.modules.as_deref())?;
+        self.workspace.check_tests(&options.tests)?;
         setup::ensure_tools()?;
         report::clear(&self.workspace.target)?;
-        let binaries = self.workspace.build_tests()?;
+        let binaries = self.workspace.build_tests(&options.tests)?;
         let chosen = libtest::chosen(&binaries, &filter)?;
         if chosen.iter().all(|test| test.is_ignored) {
             return Err(usage(format!(
@@ -55,7 +56,7 @@ impl<'a> Session<'a> {
                 options.libtest
             )));
         }
-        let host = match options.kernels.is_empty() && options.libtest.is_empty() {
+        let host = match options.is_full() {
             true => self.workspace.test_host(),
             false => Ok(()),
         };

@@ -29,6 +29,8 @@ pub struct Workspace {
     /// What the workspace says to the runner.
     pub settings: Settings,
     examples: Vec<String>,
+    /// The test targets of the packages whose tests run in guests.
+    tests: Vec<String>,
 }
 
 /// `[workspace.metadata.xtask]`.
@@ -60,27 +62,27 @@ impl Workspace {
             .filter(|target| target.is_test())
             .map(|target| target.name.clone())
             .collect();
-        if let Some(unknown) = settings.alone.iter().find(|name| !tests.contains(name)) {
-            return Err(usage(format!(
-                "Cargo.toml: [workspace.metadata.xtask]: alone: no test target {unknown}: there \
-                 are {}",
-                tests.join(", ")
-            )));
-        }
         let targets = metadata.packages.iter().flat_map(|package| &package.targets);
         let examples =
             targets.filter(|t| t.is_example()).map(|target| target.name.clone()).collect();
-        Ok(Workspace {
+        let workspace = Workspace {
             root: metadata.workspace_root.into(),
             target: metadata.target_directory.into(),
             settings,
             examples,
-        })
+            tests,
+        };
+        workspace
+            .check_tests(&workspace.settings.alone)
+            .context("Cargo.toml: [workspace.metadata.xtask]: alone")?;
+        Ok(workspace)
     }
 
-    /// Builds the tests that run in guests: those of all packages but the host's.
-    pub fn build_tests(&self) -> Result<Vec<TestBinary>> {
+    /// Builds the tests that run in guests: those of all packages but the host's, or only the test
+    /// targets of these names.
+    pub fn build_tests(&self, only: &[String]) -> Result<Vec<TestBinary>> {
         let mut cargo = self.cargo("test");
+        only.iter().for_each(|name| _ = cargo.args(["--test", name]));
         cargo.args(["--no-run", "--workspace"]);
         for package in &self.settings.host {
             cargo.args(["--exclude", package]);
@@ -99,6 +101,17 @@ impl Workspace {
         }
         binaries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(binaries)
+    }
+
+    /// Fails unless all of these are test targets whose tests run in guests.
+    pub fn check_tests(&self, names: &[String]) -> Result<()> {
+        match names.iter().find(|name| !self.tests.contains(name)) {
+            None => Ok(()),
+            Some(name) => Err(usage(format!(
+                "no test target {name} runs in guests: there are {}",
+                self.tests.join(", ")
+            ))),
+        }
     }
 
     /// Fails unless the workspace has one example of this name.

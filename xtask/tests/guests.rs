@@ -201,7 +201,7 @@ fn a_test_with_a_guest_of_its_own_passes_if_the_kernel_reports_what_it_announced
 #[test]
 fn a_test_with_a_guest_of_its_own_fails_if_the_kernel_reports_otherwise() {
     let fixture = Fixture::new();
-    fixture.test("no_good", &[]).ends(
+    fixture.test("no_good", &["--test", "danger"]).ends(
         1,
         &[
             "the kernel did not report \"Kernel panic\": the guest lived",
@@ -512,8 +512,10 @@ fn wrong_use_is_told_from_failure() {
     fixture.xtask(&["test", "-k", "5.4"]).ends(2, &["5.4"]);
     fixture.xtask(&["test", "-k", KERNEL, "--", "--nocapture"]).ends(2, &["--nocapture"]);
     fixture.xtask(&["test", "--jobs", "0"]).ends(2, &["jobs"]);
+    let says = ["no test target peril runs in guests: there are danger, guest"];
+    fixture.xtask(&["test", "-k", KERNEL, "--test", "peril"]).ends(2, &says);
     fixture.edit("Cargo.toml", |text| text.replace("\"danger\"", "\"peril\""));
-    let says = ["no test target peril: there are danger, guest"];
+    let says = ["alone", "no test target peril runs in guests: there are danger, guest"];
     fixture.xtask(&["test", "-k", KERNEL]).ends(2, &says);
     for file in ["kernels.toml", "vmtest.toml"] {
         let fixture = Fixture::new();
