@@ -69,6 +69,9 @@ pub struct TestOptions {
     /// A kernel; may be given several times [default: all of kernels.toml]
     #[arg(short = 'k', long = "kernel", value_name = "K")]
     pub kernels: Vec<String>,
+    /// Only the test targets of this name; may be given several times
+    #[arg(long = "test", value_name = "NAME")]
+    pub tests: Vec<String>,
     /// The directory of a bzImage's modules (lib/modules/RELEASE), if it has any
     #[arg(long, value_name = "DIR", requires = "kernels")]
     pub modules: Option<PathBuf>,
@@ -86,6 +89,13 @@ pub struct TestOptions {
     pub libtest: Vec<String>,
 }
 
+impl TestOptions {
+    /// Whether nothing is left out: no kernel, no target and no test was named.
+    pub fn is_full(&self) -> bool {
+        self.kernels.is_empty() && self.tests.is_empty() && self.libtest.is_empty()
+    }
+}
+
 #[derive(Subcommand)]
 enum Command {
     /// Run an example of the workspace in a guest and show what it prints
@@ -97,8 +107,9 @@ enum Command {
     },
     /// Run all tests as root on every kernel, or on the kernels named
     ///
-    /// Without -k, the tests of the host (doc tests, and those of the runner) run first. Reports
-    /// are written to kernel-report.json, .xml (JUnit) and .txt in the target directory.
+    /// Without -k, --test or names of tests, the tests of the host (doc tests, and those of the
+    /// runner) run first. Reports are written to kernel-report.json, .xml (JUnit) and .txt in the
+    /// target directory.
     Test(TestOptions),
     /// Open a root shell in a guest; it ends with the shell
     Shell {
@@ -183,7 +194,7 @@ fn run_on_host(command: Command, place: &Place) -> Result<Exit> {
             setup::ensure_tools()?;
             kernels::fetch(&session.matrix, &words, &place.cache()?, place.mirror.as_deref())?;
             // A guest of plain vmtest runs `cargo test` on what the host has built.
-            session.workspace.build_tests()?;
+            session.workspace.build_tests(&[])?;
             Exit::Passed
         }
         Command::Demo { name, on } => Session::open(place)?.demo(name, &on)?,

@@ -64,7 +64,8 @@ impl Scanner {
         Ok(self.first_report(&lines))
     }
 
-    fn first_report(&self, lines: &[&str]) -> Option<String> {
+    /// The first report in these lines, quoted.
+    pub fn first_report(&self, lines: &[&str]) -> Option<String> {
         let denied = |line: &&str| {
             let said = message(line);
             self.deny.iter().any(|r| r.is_match(said))
@@ -120,7 +121,8 @@ pub fn init_ran(log: &Path) -> bool {
     read(log).is_ok_and(|text| text.contains("xtask-init: "))
 }
 
-fn read(log: &Path) -> Result<String> {
+/// The text of a console's log.
+pub fn read(log: &Path) -> Result<String> {
     let bytes = fs::read(log).with_context(|| format!("cannot read {}", log.display()))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
@@ -128,7 +130,7 @@ fn read(log: &Path) -> Result<String> {
 /// A line of the log without the kernel's time stamp (and the caller's id of
 /// CONFIG_PRINTK_CALLER), nor what stands before it: the prompt of the shell that vmtest leaves on
 /// the console has no newline behind it.
-fn message(line: &str) -> &str {
+pub fn message(line: &str) -> &str {
     static STAMP: LazyLock<Regex> = LazyLock::new(|| {
         Regex::new(r"\[ *\d+\.\d+\](\[ *[TC]\d+\])? ?").expect("a constant pattern")
     });

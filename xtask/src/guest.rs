@@ -107,15 +107,14 @@ fn tests(binaries: &[TestBinary], filter: &Filter, host: &Host) -> Result<(bool,
     let ignored = chosen.iter().filter(|test| test.is_ignored).count();
     host.tell(&Event::Chosen { tests: chosen.len(), ignored })?;
     let mut failed = 0;
-    for Test { binary, name: test, is_ignored } in chosen {
-        let name = format!("{}::{test}", binary.name);
-        let result = if is_ignored {
-            let reason = "marked #[ignore]: run it with -- --ignored".into();
-            TestResult { outcome: Outcome::Skipped, reason, ..TestResult::named(name) }
+    for test in chosen {
+        let name = test.full_name();
+        let result = if test.is_ignored {
+            TestResult::ignored(name)
         } else {
             host.tell(&Event::Begin { test: name.clone() })?;
             log_to_kernel(&format!("{BEGIN}{name}"))?;
-            one(binary, &test, name)?
+            one(&test, name)?
         };
         failed += usize::from(result.outcome == Outcome::Failed);
         host.tell(&Event::Test(Box::new(result)))?;
@@ -123,12 +122,13 @@ fn tests(binaries: &[TestBinary], filter: &Filter, host: &Host) -> Result<(bool,
     Ok((failed == 0, format!("{failed} failed")))
 }
 
-fn one(binary: &TestBinary, test: &str, name: String) -> Result<TestResult> {
+fn one(test: &Test, name: String) -> Result<TestResult> {
+    let binary = test.binary;
     let mut notes = tempfile::NamedTempFile::new().context("cannot make the test's event file")?;
     let mut output = tempfile::tempfile().context("cannot make the test's output file")?;
     let begun = Instant::now();
     let status = Command::new(&binary.path)
-        .args(["--exact", test, "--nocapture", "--include-ignored"])
+        .args(["--exact", &test.name, "--nocapture", "--include-ignored"])
         .env("XTASK_EVENTS", notes.path())
         .env("CARGO_MANIFEST_DIR", &binary.dir)
         .current_dir(&binary.dir)

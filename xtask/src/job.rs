@@ -51,7 +51,7 @@ pub enum Work {
 }
 
 /// A test binary and where it runs.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TestBinary {
     /// `package::target`, as reports name it.
     pub name: String,
@@ -59,6 +59,8 @@ pub struct TestBinary {
     pub path: PathBuf,
     /// The package's directory: the tests' working directory, as under `cargo test`.
     pub dir: PathBuf,
+    /// Each of its tests gets a guest of its own.
+    pub alone: bool,
 }
 
 /// Which tests to run, in libtest's words.
@@ -186,6 +188,12 @@ impl TestResult {
             answer: String::new(),
             missing: None,
         }
+    }
+
+    /// Of a test that is marked `#[ignore]` and was not asked for.
+    pub fn ignored(name: String) -> Self {
+        let reason = "marked #[ignore]: run it with -- --ignored".into();
+        TestResult { outcome: Outcome::Skipped, reason, ..TestResult::named(name) }
     }
 }
 

@@ -2,6 +2,7 @@
 //! the tests are about: any workspace with a `kernels.toml` and a `vmtest.toml` can use it.
 
 pub mod accel;
+pub mod batch;
 pub mod cache;
 pub mod cli;
 pub mod compatibility;
@@ -9,12 +10,14 @@ pub mod config;
 pub mod console;
 pub mod deb;
 pub mod download;
+pub mod expected;
 pub mod failure;
 pub mod guardian;
 pub mod guest;
 pub mod initramfs;
 pub mod interrupt;
 pub mod job;
+pub mod judge;
 pub mod kernels;
 pub mod libtest;
 pub mod mirror;

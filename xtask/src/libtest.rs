@@ -17,6 +17,13 @@ pub struct Test<'a> {
     pub is_ignored: bool,
 }
 
+impl Test<'_> {
+    /// As reports name it.
+    pub fn full_name(&self) -> String {
+        format!("{}::{}", self.binary.name, self.name)
+    }
+}
+
 /// The tests that a filter chooses, in the order of the binaries.
 pub fn chosen<'a>(binaries: &'a [TestBinary], filter: &Filter) -> Result<Vec<Test<'a>>> {
     let mut chosen = Vec::new();

@@ -39,7 +39,7 @@ pub struct KernelReport {
     pub outcome: Verdict,
     /// Why the verdict is not `passed`.
     pub reason: String,
-    /// Boots that it took: 2 if the first guest died before its command started.
+    /// The boots that a guest took at most: 2 if one died before its command started.
     pub boots: u32,
     /// Tests that passed.
     pub passed: usize,
@@ -47,7 +47,7 @@ pub struct KernelReport {
     pub failed: usize,
     /// Tests that this kernel is too old for, or that are marked `#[ignore]`.
     pub skipped: usize,
-    /// From the first boot to the verdict.
+    /// From the first boot of a guest to the verdict on it, all guests together.
     pub seconds: f64,
     /// Every test that was begun or skipped.
     pub tests: Vec<TestResult>,
@@ -77,6 +77,26 @@ impl KernelReport {
     /// A report on a kernel that could not be tested, and why.
     pub fn error(kernel: String, accel: Accel, reason: String) -> Self {
         KernelReport { outcome: Verdict::Error, reason, ..KernelReport::new(kernel, accel, vec![]) }
+    }
+
+    /// Adds what another guest of the same kernel came to: what it shows weighs more than what is
+    /// missing.
+    pub fn add(&mut self, other: KernelReport) {
+        if self.release.is_empty() {
+            self.release = other.release;
+        }
+        self.outcome = match [self.outcome, other.outcome] {
+            [Verdict::Failed, _] | [_, Verdict::Failed] => Verdict::Failed,
+            [Verdict::Error, _] | [_, Verdict::Error] => Verdict::Error,
+            [Verdict::Passed, Verdict::Passed] => Verdict::Passed,
+        };
+        self.reason = format!("{}\n{}", self.reason, other.reason).trim().to_owned();
+        self.boots = self.boots.max(other.boots);
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+        self.seconds += other.seconds;
+        self.tests.extend(other.tests);
     }
 }
 
@@ -298,6 +318,20 @@ mod tests {
         all[0].outcome = Verdict::Passed;
         assert_eq!(exit(&all), Exit::Passed);
         assert_eq!(exit(&[]), Exit::Infrastructure);
+    }
+
+    #[test]
+    fn a_kernels_guests_are_one_row() {
+        let [mut row, other] = <[_; 2]>::try_from(reports()).unwrap();
+        row.outcome = Verdict::Passed;
+        row.add(KernelReport { outcome: Verdict::Error, reason: "why".into(), ..other });
+        assert_eq!((row.passed, row.failed, row.skipped, row.tests.len()), (2, 1, 1, 4));
+        assert_eq!((row.outcome, row.reason.as_str()), (Verdict::Error, "why"));
+        let failed = KernelReport::new("6.12".into(), Accel::Tcg, vec![]);
+        row.add(KernelReport { outcome: Verdict::Failed, boots: 2, seconds: 3.0, ..failed });
+        assert_eq!((row.outcome, row.boots, row.seconds), (Verdict::Failed, 2, 3.0));
+        row.add(KernelReport::new("6.12".into(), Accel::Tcg, vec![]));
+        assert_eq!((row.outcome, row.boots), (Verdict::Failed, 2));
     }
 
     #[test]

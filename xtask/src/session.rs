@@ -15,7 +15,7 @@ use crate::test::{self, Candidate, Plan};
 use crate::ui::Ui;
 use crate::vm::{End, Guest, News};
 use crate::workspace::{Workspace, filter, guest_dir};
-use crate::{console, libtest, setup, terminal};
+use crate::{batch, console, libtest, setup, terminal};
 
 /// A kernel's name, and why it cannot be booted.
 type Missing = (String, anyhow::Error);
@@ -44,17 +44,19 @@ impl<'a> Session<'a> {
     pub fn test(&self, options: &TestOptions) -> Result<Exit> {
         let filter = filter(&options.libtest)?;
         let choices = kernels::choose(&self.matrix, &options.kernels, options.modules.as_deref())?;
+        self.workspace.check_tests(&options.tests)?;
         setup::ensure_tools()?;
         report::clear(&self.workspace.target)?;
-        let binaries = self.workspace.build_tests()?;
-        if libtest::chosen(&binaries, &filter)?.iter().all(|test| test.is_ignored) {
+        let binaries = self.workspace.build_tests(&options.tests)?;
+        let chosen = libtest::chosen(&binaries, &filter)?;
+        if chosen.iter().all(|test| test.is_ignored) {
             return Err(usage(format!(
                 "no test was chosen by {:?}, or only tests marked #[ignore]: a run of none proves \
                  nothing; `cargo test -- --list` names them",
                 options.libtest
             )));
         }
-        let host = match options.kernels.is_empty() && options.libtest.is_empty() {
+        let host = match options.is_full() {
             true => self.workspace.test_host(),
             false => Ok(()),
         };
@@ -76,7 +78,8 @@ impl<'a> Session<'a> {
         };
         let deadline = Duration::from_secs(options.deadline);
         let shell_on_failure = options.shell_on_failure;
-        let plan = Plan { binaries, filter, accel, deadline, jobs, shell_on_failure };
+        let (batches, ignored) = batch::split(&binaries, &filter, &chosen);
+        let plan = Plan { batches, ignored, accel, deadline, jobs, shell_on_failure };
         let mut reports = test::run(&candidates, &plan, &self.ui)?;
         for (name, e) in missing {
             reports.push(KernelReport::error(name, accel, format!("{e:#}")));

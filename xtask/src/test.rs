@@ -9,33 +9,46 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::accel::Accel;
+use crate::batch::Batch;
 use crate::config::GuestConfig;
 use crate::console::Scanner;
-use crate::failure::{Exit, Interrupted, exit_of, usage};
+use crate::failure::{Exit, Interrupted, exit_of};
 use crate::interrupt;
-use crate::job::{Event, Filter, Outcome, TestBinary, TestResult, Work};
+use crate::job::{Event, Outcome, TestResult, Work};
+use crate::judge::{Over, Tally, judge};
 use crate::kernels::Kernel;
 use crate::report::{KernelReport, Verdict};
 use crate::terminal;
 use crate::ui::Ui;
-use crate::vm::{End, Guest, News};
+use crate::vm::{Guest, News};
 
-/// A kernel to test, and how its guest is made.
+/// A kernel to test, and how its guests are made.
 pub struct Candidate {
     /// What boots.
     pub kernel: Kernel,
     /// How much machine it gets.
     pub config: GuestConfig,
-    /// Where its files go.
+    /// Where the files of its guest go; those of a test's own guest go beside it.
     pub dir: PathBuf,
 }
 
-/// What is the same for all guests of a run.
+impl Candidate {
+    /// Where the files of this guest go.
+    fn dir_of(&self, batch: &Batch) -> PathBuf {
+        let mut dir = self.dir.clone().into_os_string();
+        if let Some(test) = &batch.alone {
+            dir.push(format!("-{}", test.replace("::", ".")));
+        }
+        dir.into()
+    }
+}
+
+/// What is the same for all kernels of a run.
 pub struct Plan {
-    /// The test binaries.
-    pub binaries: Vec<TestBinary>,
-    /// Which of their tests.
-    pub filter: Filter,
+    /// The guests of each kernel.
+    pub batches: Vec<Batch>,
+    /// Tests that are marked `#[ignore]` and are in none of them.
+    pub ignored: Vec<String>,
     /// KVM or TCG.
     pub accel: Accel,
     /// For a guest, from the boot to the verdict.
@@ -49,20 +62,23 @@ pub struct Plan {
 /// Tests every candidate, and gives their reports in the candidates' order.
 pub fn run(candidates: &[Candidate], plan: &Plan, ui: &Ui) -> Result<Vec<KernelReport>> {
     let scanner = Scanner::new()?;
+    // The first batch takes longest: all kernels' first ones go first.
+    let guests: Vec<(&Batch, &Candidate)> =
+        plan.batches.iter().flat_map(|b| candidates.iter().map(move |c| (b, c))).collect();
     let next = AtomicUsize::new(0);
     let done: Mutex<Vec<(usize, Result<KernelReport>)>> = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        for _ in 0..plan.jobs.min(candidates.len()) {
+        for _ in 0..plan.jobs.min(guests.len()) {
             scope.spawn(|| {
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(candidate) = candidates.get(index) else {
+                    let Some((batch, candidate)) = guests.get(index) else {
                         break;
                     };
                     if interrupt::requested() {
                         break;
                     }
-                    let report = test(candidate, plan, &scanner, ui);
+                    let report = test(candidate, batch, plan, &scanner, ui);
                     done.lock().expect("no thread panics with it").push((index, report));
                 }
             });
@@ -72,44 +88,60 @@ pub fn run(candidates: &[Candidate], plan: &Plan, ui: &Ui) -> Result<Vec<KernelR
         return Err(Interrupted.into());
     }
     let mut done = done.into_inner().expect("no thread panics with it");
+    if done.len() != guests.len() {
+        bail!("only {} of {} guests have a report", done.len(), guests.len());
+    }
     done.sort_by_key(|(index, _)| *index);
-    let mut reports = Vec::new();
-    for ((_, report), candidate) in done.into_iter().zip(candidates) {
-        reports.push(match report {
+    let mut reports: Vec<KernelReport> = candidates
+        .iter()
+        .map(|candidate| KernelReport::new(candidate.kernel.name.clone(), plan.accel, vec![]))
+        .collect();
+    for (index, report) in done {
+        let of_kernel = &mut reports[index % candidates.len()];
+        of_kernel.add(match report {
             Ok(report) => report,
             // Wrong use is the same on every kernel; anything else is this kernel's row.
             Err(e) if exit_of(&e) != Exit::Infrastructure => return Err(e),
-            Err(e) => {
-                let name = candidate.kernel.name.clone();
-                KernelReport::error(name, plan.accel, format!("{e:#}"))
-            }
+            Err(e) => KernelReport::error(of_kernel.kernel.clone(), plan.accel, format!("{e:#}")),
         });
     }
-    if reports.len() != candidates.len() {
-        bail!("only {} of {} kernels have a report", reports.len(), candidates.len());
+    for report in &mut reports {
+        let ignored = plan.ignored.iter().cloned().map(TestResult::ignored).collect();
+        report.add(KernelReport::new(report.kernel.clone(), plan.accel, ignored));
     }
     Ok(reports)
 }
 
-/// Tests one kernel.
-fn test(candidate: &Candidate, plan: &Plan, scanner: &Scanner, ui: &Ui) -> Result<KernelReport> {
+/// Runs one guest of a kernel.
+fn test(
+    candidate: &Candidate,
+    batch: &Batch,
+    plan: &Plan,
+    scanner: &Scanner,
+    ui: &Ui,
+) -> Result<KernelReport> {
     let begun = Instant::now();
-    let name = &candidate.kernel.name;
-    let line = ui.guest(name);
+    let kernel = &candidate.kernel.name;
+    let name = match &batch.alone {
+        Some(test) => format!("{kernel} {test}"),
+        None => kernel.clone(),
+    };
+    let line = ui.guest(&name);
     let guest = Guest {
         kernel: &candidate.kernel,
         config: &candidate.config,
         accel: plan.accel,
         deadline: plan.deadline,
-        dir: candidate.dir.clone(),
+        dir: candidate.dir_of(batch),
     };
-    let work = Work::Tests { binaries: plan.binaries.clone(), filter: plan.filter.clone() };
+    let work = Work::Tests { binaries: batch.binaries.clone(), filter: batch.filter.clone() };
     let mut tally = Tally::default();
     let ran = guest.run(&work, plan.shell_on_failure, &mut |news| match news {
         News::Again(why) => ui.say(format!("{name}: booting once more: {why}")),
         News::Line(text) => ui.say(format!("{name}: {text}")),
         News::Event(event) => {
-            if let Event::Test(result) = event {
+            // What becomes of a test that has a guest to itself is known when that has ended.
+            if let (Event::Test(result), None) = (event, &batch.alone) {
                 if result.outcome == Outcome::Failed {
                     ui.say(format!("{name}: FAILED {}: {}", result.name, result.reason));
                 }
@@ -122,9 +154,10 @@ fn test(candidate: &Candidate, plan: &Plan, scanner: &Scanner, ui: &Ui) -> Resul
             terminal::attach(console, ui);
         }
     })?;
-    let is_done = matches!(ran.end, End::Marker { .. });
-    let on_console = scanner.scan(&guest.console_log(), is_done);
-    let mut report = judge(name, plan.accel, ran.end, tally, on_console)?;
+    let log = guest.console_log();
+    let alone = batch.alone.as_deref();
+    let over = Over { kernel, accel: plan.accel, alone, end: ran.end, tally, log: &log };
+    let mut report = judge(over, scanner)?;
     if let Some(why) = ran.first_boot {
         report.boots = 2;
         report.reason = format!("{}\nthe first boot: {why}", report.reason).trim().to_owned();
@@ -138,108 +171,5 @@ fn test(candidate: &Candidate, plan: &Plan, scanner: &Scanner, ui: &Ui) -> Resul
     let counts =
         format!("{} passed, {} failed, {} skipped", report.passed, report.failed, report.skipped);
     ui.say(format!("{name}: {verdict}: {counts} in {:.0} s", report.seconds));
-    Ok(report)
-}
-
-/// What is known of a guest's tests while it runs, and when it has ended.
-#[derive(Default)]
-struct Tally {
-    release: String,
-    chosen: Option<usize>,
-    none_runs: bool,
-    running: Option<(String, Instant)>,
-    tests: Vec<TestResult>,
-}
-
-impl Tally {
-    fn event(&mut self, event: &Event) {
-        match event {
-            Event::Started { release } => self.release.clone_from(release),
-            Event::Chosen { tests, ignored } => {
-                self.chosen = Some(*tests);
-                self.none_runs = tests == ignored;
-            }
-            Event::Begin { test } => self.running = Some((test.clone(), Instant::now())),
-            Event::Test(result) => {
-                self.running = None;
-                self.tests.push(result.as_ref().clone());
-            }
-            Event::Ended { .. } | Event::Held => (),
-        }
-    }
-
-    fn progress(&self) -> String {
-        let running = self.running.as_ref().map_or("", |(test, _)| test.as_str());
-        format!("{}/{} {running}", self.tests.len(), self.chosen.unwrap_or(0))
-    }
-}
-
-/// The verdict on one guest.
-fn judge(
-    name: &str,
-    accel: Accel,
-    end: End,
-    mut tally: Tally,
-    on_console: Result<Option<String>>,
-) -> Result<KernelReport> {
-    if tally.none_runs {
-        return Err(usage(
-            "no test was chosen, or only tests marked #[ignore]: a run of none proves nothing",
-        ));
-    }
-    let mut reasons = Vec::new();
-    let mut outcome = Verdict::Passed;
-    match end {
-        End::Marker { success: true, .. } if tally.chosen == Some(tally.tests.len()) => (),
-        End::Marker { success: true, .. } => {
-            outcome = Verdict::Failed;
-            reasons.push("the guest reported success before all its tests had ended".into());
-        }
-        End::Marker { success: false, how } => {
-            outcome = Verdict::Failed;
-            if tally.tests.iter().all(|t| t.outcome != Outcome::Failed) {
-                // It is not the tests that failed, but the runner in the guest.
-                reasons.push(how);
-            }
-        }
-        End::NoMarker(why) => {
-            outcome = Verdict::Failed;
-            let mut reason = format!("the guest ended without a verdict: {why}");
-            if let Some((test, begun)) = tally.running.take() {
-                reason.push_str(&format!("; {test} was running"));
-                tally.tests.push(TestResult {
-                    reason: "the guest ended while it ran".into(),
-                    seconds: begun.elapsed().as_secs_f64(),
-                    ..TestResult::named(test)
-                });
-            }
-            reasons.push(reason);
-        }
-        End::NoBoot { why, .. } => {
-            outcome = Verdict::Error;
-            reasons.push(why);
-        }
-    }
-    match on_console {
-        Ok(None) => (),
-        // The kernel died before anything was tested: no verdict on the tests, but the reason.
-        Ok(Some(quoted)) if outcome == Verdict::Error => reasons.push(quoted),
-        Ok(Some(quoted)) => {
-            outcome = Verdict::Failed;
-            reasons.push(format!("the kernel reported a fault:\n{quoted}"));
-        }
-        Err(_) if outcome == Verdict::Error => (),
-        Err(e) => {
-            outcome = Verdict::Failed;
-            reasons.push(format!("{e:#}"));
-        }
-    }
-    let mut report = KernelReport::new(name.to_owned(), accel, tally.tests);
-    report.release = tally.release;
-    if report.failed > 0 {
-        outcome = Verdict::Failed;
-    }
-    report.outcome = outcome;
-    report.reason = reasons.join("\n");
     Ok(report)
 }

@@ -29,6 +29,8 @@ pub struct Workspace {
     /// What the workspace says to the runner.
     pub settings: Settings,
     examples: Vec<String>,
+    /// The test targets of the packages whose tests run in guests.
+    tests: Vec<String>,
 }
 
 /// `[workspace.metadata.xtask]`.
@@ -37,6 +39,9 @@ pub struct Workspace {
 pub struct Settings {
     /// Packages whose tests run on the host: the runner itself.
     pub host: Vec<String>,
+    /// Test targets that do harm: each of their tests runs in a guest of its own, and may expect
+    /// the kernel to report a fault.
+    pub alone: Vec<String>,
     /// The example that `demo` runs when none is named.
     pub demo: Option<String>,
 }
@@ -51,20 +56,33 @@ impl Workspace {
             Some(value) => serde_json::from_value(value.clone())
                 .map_err(|e| usage(format!("Cargo.toml: [workspace.metadata.xtask]: {e}")))?,
         };
+        let guests = metadata.packages.iter().filter(|p| !settings.host.contains(&p.name));
+        let tests: Vec<String> = guests
+            .flat_map(|package| &package.targets)
+            .filter(|target| target.is_test())
+            .map(|target| target.name.clone())
+            .collect();
         let targets = metadata.packages.iter().flat_map(|package| &package.targets);
         let examples =
             targets.filter(|t| t.is_example()).map(|target| target.name.clone()).collect();
-        Ok(Workspace {
+        let workspace = Workspace {
             root: metadata.workspace_root.into(),
             target: metadata.target_directory.into(),
             settings,
             examples,
-        })
+            tests,
+        };
+        workspace
+            .check_tests(&workspace.settings.alone)
+            .context("Cargo.toml: [workspace.metadata.xtask]: alone")?;
+        Ok(workspace)
     }
 
-    /// Builds the tests that run in guests: those of all packages but the host's.
-    pub fn build_tests(&self) -> Result<Vec<TestBinary>> {
+    /// Builds the tests that run in guests: those of all packages but the host's, or only the test
+    /// targets of these names.
+    pub fn build_tests(&self, only: &[String]) -> Result<Vec<TestBinary>> {
         let mut cargo = self.cargo("test");
+        only.iter().for_each(|name| _ = cargo.args(["--test", name]));
         cargo.args(["--no-run", "--workspace"]);
         for package in &self.settings.host {
             cargo.args(["--exclude", package]);
@@ -72,16 +90,28 @@ impl Workspace {
         let mut binaries = Vec::new();
         for (target, manifest, executable) in executables(&mut cargo, true)? {
             let dir = manifest.parent().context("a manifest without a directory")?.to_owned();
+            let alone = target.is_test() && self.settings.alone.contains(&target.name);
             let name = match dir.file_name() {
                 Some(package) if dir != self.root => {
                     format!("{}::{}", package.to_string_lossy(), target.name)
                 }
                 _ => target.name,
             };
-            binaries.push(TestBinary { name, path: executable, dir });
+            binaries.push(TestBinary { name, path: executable, dir, alone });
         }
         binaries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(binaries)
+    }
+
+    /// Fails unless all of these are test targets whose tests run in guests.
+    pub fn check_tests(&self, names: &[String]) -> Result<()> {
+        match names.iter().find(|name| !self.tests.contains(name)) {
+            None => Ok(()),
+            Some(name) => Err(usage(format!(
+                "no test target {name} runs in guests: there are {}",
+                self.tests.join(", ")
+            ))),
+        }
     }
 
     /// Fails unless the workspace has one example of this name.

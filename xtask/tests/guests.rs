@@ -87,6 +87,15 @@ impl Fixture {
         self.xtask(&args)
     }
 
+    /// What came of a test on the first kernel: its outcome, and the whole of its result.
+    fn outcome(&self, name: &str) -> (String, Value) {
+        let report = &self.report()[0];
+        let tests = report["tests"].as_array().unwrap();
+        let test = tests.iter().find(|t| t["name"] == name);
+        let test = test.unwrap_or_else(|| panic!("{name} is not in {report}")).clone();
+        (test["outcome"].as_str().unwrap().to_owned(), test)
+    }
+
     fn report(&self) -> Value {
         let json = fs::read_to_string(self.path("target/kernel-report.json")).unwrap();
         serde_json::from_str(&json).unwrap()
@@ -134,12 +143,7 @@ fn tests_that_pass_fail_and_skip_are_told_apart() {
             "green",
         ],
     );
-    let report = &fixture.report()[0];
-    let outcome = |name: &str| {
-        let tests = report["tests"].as_array().unwrap();
-        let test = tests.iter().find(|t| t["name"] == format!("guest::mixed::{name}"));
-        test.unwrap_or_else(|| panic!("{name} is not in {report}"))["outcome"].clone()
-    };
+    let outcome = |name: &str| fixture.outcome(&format!("guest::mixed::{name}")).0;
     assert_eq!(outcome("passes"), "passed");
     assert_eq!(outcome("fails"), "failed");
     assert_eq!(outcome("dies_of_a_signal"), "failed");
@@ -147,6 +151,7 @@ fn tests_that_pass_fail_and_skip_are_told_apart() {
     assert_eq!(outcome("needs_a_newer_kernel"), "skipped");
     assert_eq!(outcome("skips_what_it_should_run"), "failed");
     assert_eq!(outcome("is_ignored"), "skipped");
+    let report = &fixture.report()[0];
     assert_eq!(report["outcome"], "failed");
     let counts = ["passed", "failed", "skipped"].map(|c| report[c].as_u64().unwrap());
     assert_eq!(counts, [1, 4, 2]);
@@ -171,6 +176,55 @@ fn a_kernel_that_panics_fails_the_test_that_ran() {
         .test("panics_the_kernel", &[])
         .ends(1, &["ended without a verdict", "Kernel panic", "during guest::panics_the_kernel"]);
     assert_eq!(fixture.report()[0]["tests"][0]["outcome"], "failed");
+}
+
+#[test]
+fn a_test_with_a_guest_of_its_own_passes_if_the_kernel_reports_what_it_announced() {
+    let fixture = Fixture::new();
+    fixture.test("as_it_said", &[]).ends(0, &["6.12 danger::panics_as_it_said: passed"]);
+    let (outcome, test) = fixture.outcome("danger::panics_as_it_said");
+    assert_eq!(outcome, "passed");
+    assert_eq!((&test["rule"]["id"], &test["answer"]), (&"P1".into(), &"dies: it panics".into()));
+    assert_eq!(fixture.outcome("danger::deep::warns_as_it_said").0, "passed");
+    assert_eq!(fixture.report()[0]["passed"], 2);
+    // Each has had a guest to itself, whose log is kept.
+    let log = |guest: &str| {
+        let log = fixture.path("target/guests").join(guest).join("console.log");
+        fs::read_to_string(&log).unwrap_or_else(|e| panic!("{}: {e}", log.display()))
+    };
+    assert!(log("6.12-danger.panics_as_it_said").contains("Kernel panic"));
+    let warned = log("6.12-danger.deep.warns_as_it_said");
+    assert_eq!(warned.matches("xtask: begin ").count(), 1, "{warned}");
+    assert!(!fixture.path("target/guests").join(KERNEL).exists());
+}
+
+#[test]
+fn a_test_with_a_guest_of_its_own_fails_if_the_kernel_reports_otherwise() {
+    let fixture = Fixture::new();
+    fixture.test("no_good", &["--test", "danger"]).ends(
+        1,
+        &[
+            "the kernel did not report \"Kernel panic\": the guest lived",
+            "in the guest of danger::no_good::panics_without_a_word: the guest ended without",
+            "during danger::no_good::panics_without_a_word",
+            "danger::no_good::is_too_new: needs Linux 99.0",
+            "danger::no_good::is_ignored: marked #[ignore]",
+        ],
+    );
+    let outcome = |name: &str| fixture.outcome(&format!("danger::no_good::{name}")).0;
+    assert_eq!(outcome("lives_against_its_word"), "failed");
+    assert_eq!(outcome("panics_without_a_word"), "failed");
+    assert_eq!(outcome("is_too_new"), "skipped");
+    assert_eq!(outcome("is_ignored"), "skipped");
+    let report = &fixture.report()[0];
+    let counts = ["passed", "failed", "skipped"].map(|c| report[c].as_u64().unwrap());
+    assert_eq!((counts, &report["outcome"]), ([0, 2, 2], &"failed".into()));
+}
+
+#[test]
+fn a_report_that_is_announced_beside_other_tests_fails() {
+    let run = Fixture::new().test("announces_a_report_beside_others", &[]);
+    run.ends(1, &["only tests of alone targets may expect a report"]);
 }
 
 #[test]
@@ -458,6 +512,11 @@ fn wrong_use_is_told_from_failure() {
     fixture.xtask(&["test", "-k", "5.4"]).ends(2, &["5.4"]);
     fixture.xtask(&["test", "-k", KERNEL, "--", "--nocapture"]).ends(2, &["--nocapture"]);
     fixture.xtask(&["test", "--jobs", "0"]).ends(2, &["jobs"]);
+    let says = ["no test target peril runs in guests: there are danger, guest"];
+    fixture.xtask(&["test", "-k", KERNEL, "--test", "peril"]).ends(2, &says);
+    fixture.edit("Cargo.toml", |text| text.replace("\"danger\"", "\"peril\""));
+    let says = ["alone", "no test target peril runs in guests: there are danger, guest"];
+    fixture.xtask(&["test", "-k", KERNEL]).ends(2, &says);
     for file in ["kernels.toml", "vmtest.toml"] {
         let fixture = Fixture::new();
         fixture.edit(file, |text| format!("colour = \"green\"\n{text}"));
