@@ -2,6 +2,7 @@
 
 pub mod btf;
 pub mod called;
+pub mod fuse;
 pub mod loading;
 pub mod noise;
 pub mod restricted;
