@@ -127,7 +127,11 @@ fn one(test: &Test, name: String) -> Result<TestResult> {
     let mut notes = tempfile::NamedTempFile::new().context("cannot make the test's event file")?;
     let mut output = tempfile::tempfile().context("cannot make the test's output file")?;
     let begun = Instant::now();
-    let status = Command::new(&binary.path)
+    let mut command = Command::new(&binary.path);
+    if binary.alone {
+        command.env("XTASK_ALONE", "1");
+    }
+    let status = command
         .args(["--exact", &test.name, "--nocapture", "--include-ignored"])
         .env("XTASK_EVENTS", notes.path())
         .env("CARGO_MANIFEST_DIR", &binary.dir)
