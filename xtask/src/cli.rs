@@ -133,6 +133,11 @@ enum Command {
         #[arg(value_name = "REPORT.json")]
         reports: Vec<PathBuf>,
     },
+    /// Make tests expect what is not so, one by one, as mutations.toml says: each has to fail
+    Mutate {
+        #[command(flatten)]
+        on: OneKernel,
+    },
     /// Install what this machine lacks; demo, test and shell do it by themselves
     Setup,
     #[command(hide = true, disable_help_flag = true)]
@@ -198,6 +203,7 @@ fn run_on_host(command: Command, place: &Place) -> Result<Exit> {
             Exit::Passed
         }
         Command::Demo { name, on } => Session::open(place)?.demo(name, &on)?,
+        Command::Mutate { on } => Session::open(place)?.mutate(&on)?,
         Command::Shell { on } => Session::open(place)?.shell(&on)?,
         Command::Test(options) => Session::open(place)?.test(&options)?,
     })

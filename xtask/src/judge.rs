@@ -270,8 +270,13 @@ mod tests {
     fn a_guest_that_dies_as_announced_passes() {
         let report = announced(&[BEGUN, EXPECTS, DEATH], died("the guest is gone"), None);
         assert_eq!((report.outcome, report.reason.as_str()), (Verdict::Passed, ""));
-        let rule =
-            Rule { id: "H1".into(), group: "g".into(), statement: "s".into(), file: "f".into() };
+        let rule = Rule {
+            id: "H1".into(),
+            group: "g".into(),
+            statement: "s".into(),
+            file: "f".into(),
+            program: None,
+        };
         assert_eq!(report.tests[0].rule, Some(rule));
         assert_eq!(report.tests[0].answer, "dies: Oops");
         assert_eq!(report.tests[0].outcome, Outcome::Passed);

@@ -22,6 +22,7 @@ pub mod kernels;
 pub mod libtest;
 pub mod mirror;
 pub mod modules;
+pub mod mutate;
 pub mod notes;
 pub mod page;
 pub mod report;

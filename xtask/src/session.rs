@@ -10,12 +10,13 @@ use crate::config::{Matrix, Targets};
 use crate::failure::{Exit, exit_of, failed, usage};
 use crate::job::{Event, Work};
 use crate::kernels::{self, Choice, Kernel};
+use crate::mutate::Mutants;
 use crate::report::{self, KernelReport, Verdict};
 use crate::test::{self, Candidate, Plan};
 use crate::ui::Ui;
 use crate::vm::{End, Guest, News};
 use crate::workspace::{Workspace, filter, guest_dir};
-use crate::{batch, console, libtest, setup, terminal};
+use crate::{batch, console, libtest, mutate, setup, terminal};
 
 /// A kernel's name, and why it cannot be booted.
 type Missing = (String, anyhow::Error);
@@ -87,6 +88,36 @@ impl<'a> Session<'a> {
         self.show(&reports)?;
         host?;
         Ok(report::exit(&reports))
+    }
+
+    /// Builds the mutants of `mutations.toml`, and looks whether their tests fail.
+    pub fn mutate(&self, on: &OneKernel) -> Result<Exit> {
+        let mutations = mutate::load(&self.workspace.root)?;
+        let choice = self.choice(on)?;
+        setup::ensure_tools()?;
+        let candidates = [self.candidate(&choice)?];
+        let accel = self.choose_accel(&candidates[0].kernel)?;
+        let jobs = accel.guests_at_once(&candidates[0].config)?;
+        let run = |batches| -> Result<KernelReport> {
+            let deadline = Duration::from_secs(on.deadline);
+            let plan =
+                Plan { batches, ignored: vec![], accel, deadline, jobs, shell_on_failure: false };
+            Ok(test::run(&candidates, &plan, &self.ui)?.remove(0))
+        };
+        let mutants = Mutants::of(&self.workspace)?;
+        self.ui.say("the tests as they are, which have to pass:");
+        mutate::judge_originals(&run(vec![mutants.originals(&mutations)?])?)?;
+        let mut batches = Vec::new();
+        for (index, mutation) in mutations.iter().enumerate() {
+            batches.push(mutants.build(index, mutation)?);
+        }
+        self.ui.say("the mutants, which have to fail:");
+        let (table, survivors) = mutate::judge_mutants(&mutations, &run(batches)?);
+        self.ui.say(table);
+        match survivors {
+            0 => Ok(Exit::Passed),
+            n => Err(failed(format!("{n} of {} mutants were not caught", mutations.len()))),
+        }
     }
 
     fn show(&self, reports: &[KernelReport]) -> Result<()> {

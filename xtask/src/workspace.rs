@@ -49,8 +49,17 @@ pub struct Settings {
 impl Workspace {
     /// Finds the workspace by `cargo metadata`.
     pub fn find() -> Result<Self> {
-        let metadata =
-            MetadataCommand::new().no_deps().exec().context("cannot read the workspace")?;
+        Self::read(MetadataCommand::new().no_deps())
+    }
+
+    /// The workspace in `root`, to be built in `target`.
+    pub fn at(root: &Path, target: &Path) -> Result<Self> {
+        let workspace = Self::read(MetadataCommand::new().no_deps().current_dir(root))?;
+        Ok(Workspace { target: target.to_owned(), ..workspace })
+    }
+
+    fn read(command: &mut MetadataCommand) -> Result<Self> {
+        let metadata = command.exec().context("cannot read the workspace")?;
         let settings = match metadata.workspace_metadata.get("xtask") {
             None => Settings::default(),
             Some(value) => serde_json::from_value(value.clone())
@@ -161,6 +170,7 @@ impl Workspace {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         // A process group of its own, which `supervised` ends as a whole.
         cargo.arg(command).current_dir(&self.root).stdin(Stdio::null()).process_group(0);
+        cargo.arg("--target-dir").arg(&self.target);
         cargo
     }
 }
