@@ -11,7 +11,7 @@ use crate::support::{expects, is_alone, is_before, needs_bpf_wq, rule};
 const GROUP: &str = "What takes the kernel down";
 
 /// Of one oops.
-const REPORT: [&str; 2] = ["Oops: ", "RIP: 0010:check_kfunc_call"];
+const REPORT: [&str; 2] = ["Oops: ", "RIP: 0010:check_kfunc_"];
 
 const ANSWER: &str = "dies: the verifier has an oops, which kills the loader";
 

@@ -1,5 +1,6 @@
 //! Hazard H1: what goes away while its callback sleeps.
 
+use std::fs;
 use std::io;
 use std::os::fd::AsFd as _;
 
@@ -37,10 +38,7 @@ fn armed_by_itself(#[case] id: &str, #[case] program: &str, #[case] which: &str)
     expects(id, GROUP, &statement, &report, answer);
     drop(loaded);
     eventually("the program goes away", || (!program_exists(text)).then_some(()));
-    // Its text is freed a grace period later, by a worker.
-    for _ in 0..20 {
-        wait_for_grace_period();
-    }
+    wait_until_text_is_freed();
     page.answer();
     drop(page);
 }
@@ -64,9 +62,7 @@ fn armed_from_syscall(#[case] id: &str, #[case] program: &str, #[case] which: &s
     let (arm, text) = (loaded.id("arm"), loaded.id(program));
     drop(loaded);
     eventually("the program goes away", || (!program_exists(text)).then_some(()));
-    for _ in 0..20 {
-        wait_for_grace_period();
-    }
+    wait_until_text_is_freed();
     page.answer();
     eventually("the arming program goes away", || (!program_exists(arm)).then_some(()));
     drop(page);
@@ -116,9 +112,14 @@ impl Loaded {
     }
 }
 
-/// Waits until what could be read when it was called is no longer read.
-fn wait_for_grace_period() {
-    // SAFETY: takes numbers only.
-    let result = unsafe { libc::syscall(libc::SYS_membarrier, 1, 0, 0) };
-    assert_eq!(result, 0, "membarrier: {}", io::Error::last_os_error());
+/// The text of a program that is gone is freed by a worker, a grace period later.
+fn wait_until_text_is_freed() {
+    for _ in 0..3 {
+        fs::write("/sys/module/rcutree/parameters/do_rcu_barrier", "1").expect("rcu_barrier");
+        for _ in 0..20 {
+            // SAFETY: takes numbers only.
+            let result = unsafe { libc::syscall(libc::SYS_membarrier, 1, 0, 0) };
+            assert_eq!(result, 0, "membarrier: {}", io::Error::last_os_error());
+        }
+    }
 }

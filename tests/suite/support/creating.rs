@@ -9,7 +9,7 @@ use libbpf_rs::libbpf_sys::{
     bpf_map__map_flags, bpf_map__max_entries, bpf_map__type, bpf_map__value_size, bpf_map_create,
     bpf_map_create_opts, bpf_object__btf_fd,
 };
-use libbpf_rs::{AsRawLibbpf as _, MapCore as _, OpenObject};
+use libbpf_rs::{AsRawLibbpf as _, OpenObject};
 
 use super::loading::{choose, load, open};
 
