@@ -16,7 +16,7 @@ use crate::{compatibility, guardian, guest, interrupt, kernels, setup};
 const EXIT_CODES: &str = "\
 Exit codes:
   0    everything ran and passed
-  1    a test failed, or a guest's kernel reported a fault, died or hung
+  1    a test failed or no kernel ran it, or a guest's kernel reported a fault, died or hung
   2    the request cannot be carried out as written
   3    no verdict: a download, QEMU, or a guest's boot failed
   130  interrupted";
@@ -108,7 +108,7 @@ enum Command {
     /// Run all tests as root on every kernel, or on the kernels named
     ///
     /// Without -k, --test or names of tests, the tests of the host (doc tests, and those of the
-    /// runner) run first. Reports are written to kernel-report.json, .xml (JUnit) and .txt in the
+    /// runner) run first, and a test that skips itself on every kernel fails the run. Reports are written to kernel-report.json, .xml (JUnit) and .txt in the
     /// target directory.
     Test(TestOptions),
     /// Open a root shell in a guest; it ends with the shell

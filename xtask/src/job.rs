@@ -131,6 +131,9 @@ pub struct TestResult {
     /// What a failed test wrote to its output. Not part of the report, which is to be small.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub output: String,
+    /// It was not run for its `#[ignore]`, whatever the kernel.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub ignored: bool,
     /// What it found out about the kernel, by name.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub facts: Vec<(String, String)>,
@@ -177,6 +180,7 @@ impl TestResult {
             reason: String::new(),
             seconds: 0.0,
             output: String::new(),
+            ignored: false,
             facts: vec![],
             rule: None,
             answer: String::new(),
@@ -186,7 +190,7 @@ impl TestResult {
     /// Of a test that is marked `#[ignore]` and was not asked for.
     pub fn ignored(name: String) -> Self {
         let reason = "marked #[ignore]: run it with -- --ignored".into();
-        TestResult { outcome: Outcome::Skipped, reason, ..TestResult::named(name) }
+        TestResult { outcome: Outcome::Skipped, reason, ignored: true, ..TestResult::named(name) }
     }
 }
 

@@ -18,6 +18,7 @@ pub mod initramfs;
 pub mod interrupt;
 pub mod job;
 pub mod judge;
+pub mod junit;
 pub mod kernels;
 pub mod libtest;
 pub mod mirror;

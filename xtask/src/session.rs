@@ -84,15 +84,20 @@ impl<'a> Session<'a> {
         for (name, e) in missing {
             reports.push(KernelReport::error(name, accel, format!("{e:#}")));
         }
-        self.show(&reports)?;
+        // A part of the matrix, or of the tests, may well be one that skips.
+        let never_ran = match options.is_full() {
+            true => report::never_ran(&reports),
+            false => vec![],
+        };
+        self.show(&reports, &never_ran)?;
         host?;
-        Ok(report::exit(&reports))
+        Ok(report::exit(&reports, &never_ran))
     }
 
-    fn show(&self, reports: &[KernelReport]) -> Result<()> {
+    fn show(&self, reports: &[KernelReport], never_ran: &[String]) -> Result<()> {
         let target = &self.workspace.target;
-        report::write(reports, target)?;
-        self.ui.say(report::details(reports));
+        report::write(reports, never_ran, target)?;
+        self.ui.say(report::details(reports) + &report::unproved(never_ran));
         self.ui.say(report::table(reports));
         self.ui.say(format!("reports: {}/kernel-report.{{json,xml,txt}}", target.display()));
         let unknown = reports.iter().filter(|r| r.outcome == Verdict::Error).count();

@@ -221,6 +221,33 @@ fn a_test_with_a_guest_of_its_own_fails_if_the_kernel_reports_otherwise() {
     assert_eq!((counts, &report["outcome"]), ([0, 2, 2], &"failed".into()));
 }
 
+/// The whole of a workspace: many tests, some with a guest of their own, on a matrix of one kernel.
+#[test]
+fn a_test_that_no_kernel_ran_fails_a_run_of_all() {
+    let fixture = Fixture::new();
+    for (file, section) in [("kernels.toml", "[[kernel]]"), ("vmtest.toml", "[[target]]")] {
+        fixture.edit(file, |text| {
+            let mut sections = text.split(section);
+            let head = sections.next().unwrap().to_owned();
+            let ours = sections.find(|s| s.contains(&format!("= \"{KERNEL}\"\n"))).unwrap();
+            head + section + ours
+        });
+    }
+    fixture.edit("tests/guest.rs", |text| {
+        let helpers = text.split("#[test]").next().unwrap();
+        let note = r#"{"skip":{"needs":"99.0","reason":"it has not been written"}}"#;
+        let skips = format!("#[test] fn skips() {{ note({note:?}); }}");
+        format!("{helpers} {skips} #[test] fn runs() {{ run({:?}); }}", "true")
+    });
+    fixture.edit("tests/danger.rs", |text| text.split("mod deep").next().unwrap().to_owned());
+    fixture.xtask(&["test"]).ends(1, &["no kernel of the matrix ran guest::skips", "2 passed"]);
+    let report = fixture.report();
+    assert_eq!((report.as_array().unwrap().len(), &report[0]["outcome"]), (1, &"passed".into()));
+    assert_eq!(fixture.outcome("danger::panics_as_it_said").0, "passed");
+    let text = fs::read_to_string(fixture.path("target/kernel-report.txt")).unwrap();
+    assert!(text.contains("no kernel of the matrix ran guest::skips"), "{text}");
+}
+
 #[test]
 fn a_report_that_is_announced_beside_other_tests_fails() {
     let run = Fixture::new().test("announces_a_report_beside_others", &[]);
