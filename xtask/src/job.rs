@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 /// The file, in the share between host and guest, that says what the guest is to do.
 pub const JOB_FILE: &str = "job.json";
 
+/// The file, in the same place, that the kernel's configuration is in, if the host knows it.
+pub const CONFIG_FILE: &str = "config";
+
 /// The file, in the same place, that lets the guest end: the host has all of its console.
 pub const RELEASE_FILE: &str = "release";
 
@@ -131,6 +134,9 @@ pub struct TestResult {
     /// What a failed test wrote to its output. Not part of the report, which is to be small.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub output: String,
+    /// The option (`CONFIG_…`) that the kernel lacks, if it was skipped for one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub missing: Option<String>,
     /// It was not run for its `#[ignore]`, whatever the kernel.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub ignored: bool,
@@ -167,7 +173,8 @@ pub enum Outcome {
     Passed,
     /// It ran and did not succeed, or its kernel died under it.
     Failed,
-    /// It said that this kernel is too old or too new for it, or is marked `#[ignore]`.
+    /// It said that this kernel is too old or too new for it or lacks an option, or is marked
+    /// `#[ignore]`.
     Skipped,
 }
 
@@ -180,6 +187,7 @@ impl TestResult {
             reason: String::new(),
             seconds: 0.0,
             output: String::new(),
+            missing: None,
             ignored: false,
             facts: vec![],
             rule: None,

@@ -19,6 +19,7 @@ pub mod interrupt;
 pub mod job;
 pub mod judge;
 pub mod junit;
+pub mod kconfig;
 pub mod kernels;
 pub mod libtest;
 pub mod mirror;

@@ -139,6 +139,8 @@ fn tests_that_pass_fail_and_skip_are_told_apart() {
             "libtest did not say that the test passed",
             "which it can run on: it needs Linux 5.0",
             "needs Linux 99.0: it has not been written",
+            "for want of CONFIG_BPF, which this kernel has",
+            "needs CONFIG_HID_BPF: it is about mice [6.12]",
             "colour",
             "green",
         ],
@@ -150,13 +152,16 @@ fn tests_that_pass_fail_and_skip_are_told_apart() {
     assert_eq!(outcome("exits_before_it_is_counted"), "failed");
     assert_eq!(outcome("needs_a_newer_kernel"), "skipped");
     assert_eq!(outcome("skips_what_it_should_run"), "failed");
+    assert_eq!(outcome("skips_for_an_option_that_is_there"), "failed");
+    let (skipped, test) = fixture.outcome("guest::mixed::needs_an_option_that_is_not_there");
+    assert_eq!((skipped.as_str(), &test["missing"]), ("skipped", &"CONFIG_HID_BPF".into()));
     assert_eq!(outcome("is_ignored"), "skipped");
     let report = &fixture.report()[0];
     assert_eq!(report["outcome"], "failed");
     let counts = ["passed", "failed", "skipped"].map(|c| report[c].as_u64().unwrap());
-    assert_eq!(counts, [1, 4, 2]);
+    assert_eq!(counts, [1, 5, 3]);
     let junit = fs::read_to_string(fixture.path("target/kernel-report.xml")).unwrap();
-    assert!(junit.contains(r#"tests="7" skipped="2" failures="4""#), "{junit}");
+    assert!(junit.contains(r#"tests="9" skipped="3" failures="5""#), "{junit}");
 }
 
 #[test]
