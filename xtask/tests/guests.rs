@@ -368,8 +368,14 @@ fn a_log_that_was_cut_fails_a_run_whose_tests_pass() {
     if !nix::unistd::geteuid().is_root() {
         command.args(["--user", "--map-root-user"]);
     }
-    command.args(["--mount", "sh", "-c", "mount -t tmpfs -o size=24k tmpfs \"$0\" && exec \"$@\""]);
-    command.arg(&guests).arg(run.get_program()).args(run.get_args());
+    // Room for the copy of the runner, and 24 KiB for the rest.
+    let runner = fs::metadata(env!("CARGO_BIN_EXE_xtask")).unwrap().len().div_ceil(4096) * 4;
+    let mount = format!("mount -t tmpfs -o size={}k tmpfs \"$0\" && exec \"$@\"", runner + 24);
+    command
+        .args(["--mount", "sh", "-c", &mount])
+        .arg(&guests)
+        .arg(run.get_program())
+        .args(run.get_args());
     command.current_dir(fixture.dir.path()).env("CARGO_TARGET_DIR", fixture.path("target"));
     Run::of(command.output().unwrap()).ends(1, &["cannot be scanned", "is the disk full"]);
 }
