@@ -25,6 +25,8 @@ mod memory;
 mod program_types;
 #[path = "suite/simple.rs"]
 mod simple;
+#[path = "suite/sleeping.rs"]
+mod sleeping;
 #[path = "suite/starting.rs"]
 mod starting;
 #[path = "suite/verifier.rs"]

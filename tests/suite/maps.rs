@@ -1,91 +1,17 @@
 //! Where a bpf_wq may live (rules 27 to 30).
 
-use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 
-use libbpf_rs::libbpf_sys::{
-    bpf_map, bpf_map__btf_key_type_id, bpf_map__btf_value_type_id, bpf_map__key_size,
-    bpf_map__map_flags, bpf_map__max_entries, bpf_map__type, bpf_map__value_size, bpf_map_create,
-    bpf_map_create_opts, bpf_object__btf_fd,
-};
-use libbpf_rs::{AsRawLibbpf as _, MapCore as _, MapFlags, OpenObject, ProgramInput};
+use libbpf_rs::{MapCore as _, MapFlags, ProgramInput};
 use rstest::rstest;
 use serial_test::serial;
 
-use crate::support::loading::{Verdict, assert_verdict, choose, load, needs_checked_records, open};
+use crate::support::creating::{Types, create, with_map};
+use crate::support::loading::{Verdict, assert_verdict, load, needs_checked_records};
 use crate::support::{answer, eventually, needs_bpf_wq, rule, version};
 
 const GROUP: &str = "Where a bpf_wq may live";
-
-/// Whether a map is created with the types of its key and value.
-#[derive(Clone, Copy)]
-enum Types {
-    Given,
-    Withheld,
-}
-
-/// Creates one map of an object, and none of the others, without libbpf: it would create
-/// a refused map a second time without its types, and only that answer would be seen.
-fn create(object: &str, map: &str, types: Types) -> io::Result<OwnedFd> {
-    let mut open = open(object);
-    without_maps(&mut open);
-    let found = open.maps().find(|m| m.name() == map);
-    let raw: *const bpf_map = found.expect("the object has the map").as_libbpf_object().as_ptr();
-    // SAFETY: the map belongs to the object, which lives until the end.
-    let (kind, key_size, value_size, entries, flags, key_type, value_type) = unsafe {
-        (
-            bpf_map__type(raw),
-            bpf_map__key_size(raw),
-            bpf_map__value_size(raw),
-            bpf_map__max_entries(raw),
-            bpf_map__map_flags(raw),
-            bpf_map__btf_key_type_id(raw),
-            bpf_map__btf_value_type_id(raw),
-        )
-    };
-    assert_ne!(value_type, 0, "{map} has no types");
-    let object = load(open).expect("an object without maps and programs loads");
-    let mut options = bpf_map_create_opts {
-        sz: size_of::<bpf_map_create_opts>() as u64,
-        map_flags: flags,
-        ..Default::default()
-    };
-    if let Types::Given = types {
-        // SAFETY: the object is open.
-        let fd = unsafe { bpf_object__btf_fd(object.as_libbpf_object().as_ptr()) };
-        options.btf_fd = u32::try_from(fd).expect("the object's types are loaded");
-        options.btf_key_type_id = key_type;
-        options.btf_value_type_id = value_type;
-    }
-    let name = CString::new(&map[..map.len().min(15)]).expect("a name");
-    // SAFETY: what it is given lives during the call.
-    let fd = unsafe {
-        bpf_map_create(kind, name.as_ptr(), key_size, value_size, entries, &raw const options)
-    };
-    if fd < 0 {
-        return Err(io::Error::from_raw_os_error(-fd));
-    }
-    // SAFETY: the descriptor is new, and nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-fn without_maps(open: &mut OpenObject) {
-    for mut map in open.maps_mut() {
-        map.set_autocreate(false).expect("nothing is loaded yet");
-    }
-}
-
-/// An object whose map `map` is the one that has been created, with `program` to be loaded.
-fn with_map(object: &str, map: &str, fd: &OwnedFd, program: &str) -> OpenObject {
-    let mut open = open(object);
-    without_maps(&mut open);
-    choose(&mut open, program);
-    let mut found = open.maps_mut().find(|m| m.name() == map).expect("the object has the map");
-    found.set_autocreate(true).expect("nothing is loaded yet");
-    found.reuse_fd(fd.as_fd()).expect("the map is the one that the object describes");
-    open
-}
 
 #[track_caller]
 fn assert_errno(result: &io::Result<OwnedFd>, errno: i32) {

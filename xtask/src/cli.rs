@@ -124,11 +124,14 @@ enum Command {
         #[command(subcommand)]
         command: Option<KernelsCommand>,
     },
-    /// Write docs/compatibility.md, the rules by kernels, from the report of the last test run
+    /// Write docs/compatibility.md and .html, the rules by kernels, from the report of a full run
     Compatibility {
-        /// Only compare it with what is there
+        /// Only compare them with what is there
         #[arg(long)]
         check: bool,
+        /// Reports that hold all kernels together [default: kernel-report.json of the last run]
+        #[arg(value_name = "REPORT.json")]
+        reports: Vec<PathBuf>,
     },
     /// Install what this machine lacks; demo, test and shell do it by themselves
     Setup,
@@ -171,11 +174,13 @@ pub fn run() -> Result<u8> {
 fn run_on_host(command: Command, place: &Place) -> Result<Exit> {
     Ok(match command {
         Command::Guardian { .. } | Command::Guest { .. } => unreachable!("done by the caller"),
-        Command::Compatibility { check } => {
+        Command::Compatibility { check, mut reports } => {
             let workspace = Workspace::find()?;
-            let report = workspace.target.join("kernel-report.json");
-            let document = workspace.root.join("docs/compatibility.md");
-            compatibility::make(&report, &document, check)?;
+            if reports.is_empty() {
+                reports.push(workspace.target.join("kernel-report.json"));
+            }
+            let matrix = Matrix::load(&workspace.root)?;
+            compatibility::make(&reports, &matrix, &workspace.root.join("docs"), check)?;
             Exit::Passed
         }
         Command::Setup => setup::ensure_tools().map(|()| Exit::Passed)?,
@@ -224,4 +229,24 @@ fn set_environment(place: &Place) -> Result<()> {
         unsafe { std::env::set_var(name, value) };
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_full_unless_something_is_named() {
+        let is_full = |words: &[&str]| {
+            let args = [&["xtask", "test"], words].concat();
+            let Command::Test(options) = Cli::try_parse_from(args).unwrap().command else {
+                panic!("{words:?}");
+            };
+            options.is_full()
+        };
+        assert!(is_full(&[]) && is_full(&["--jobs", "2"]));
+        for part in [&["-k", "6.12"][..], &["--test", "danger"], &["--", "name"]] {
+            assert!(!is_full(part), "{part:?}");
+        }
+    }
 }

@@ -1,67 +1,119 @@
-//! The rules that tests prove, by kernel: a document made from the report of a run.
+//! The rules by kernels, as documents made from a run's report: one to read beside the code, and
+//! one to look at.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::config::Matrix;
 use crate::failure::{failed, usage};
-use crate::job::{Outcome, TestResult};
+use crate::page;
 use crate::report::KernelReport;
+use crate::rules::{Answer, Group, groups};
 
-/// Writes the document from `report`, or compares it with what is there.
-pub fn make(report: &Path, document: &Path, only_check: bool) -> Result<()> {
-    let json = fs::read_to_string(report).with_context(|| {
-        format!("cannot read {}: `cargo xtask test` on all kernels writes it", report.display())
-    })?;
-    let reports: Vec<KernelReport> =
-        serde_json::from_str(&json).with_context(|| format!("cannot read {}", report.display()))?;
-    let text = markdown(&reports)?;
-    let name = document.display();
-    if !only_check {
-        if let Some(dir) = document.parent() {
-            fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        }
-        return fs::write(document, text).with_context(|| format!("cannot write {name}"));
+/// Writes the documents from the reports of all kernels of the matrix, or compares them with what
+/// is there.
+pub fn make(
+    reports: &[PathBuf],
+    matrix: &Matrix,
+    documents: &Path,
+    only_check: bool,
+) -> Result<()> {
+    let reports = read(reports, matrix)?;
+    let groups = groups(&reports);
+    if groups.is_empty() {
+        return Err(usage("no test of the report states a rule"));
     }
+    let kernels: Vec<&str> = reports.iter().map(|report| report.kernel.as_str()).collect();
+    let made = [
+        ("compatibility.md", markdown(&kernels, &groups)?),
+        ("compatibility.html", page::html(&kernels, &groups)?),
+    ];
+    for (name, text) in made {
+        let document = documents.join(name);
+        match only_check {
+            true => compare(&document, &text)?,
+            false => {
+                fs::create_dir_all(documents)
+                    .with_context(|| format!("cannot make {}", documents.display()))?;
+                fs::write(&document, text)
+                    .with_context(|| format!("cannot write {}", document.display()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The reports, in the order of the matrix.
+fn read(files: &[PathBuf], matrix: &Matrix) -> Result<Vec<KernelReport>> {
+    let mut all: Vec<KernelReport> = Vec::new();
+    for file in files {
+        let json = fs::read_to_string(file).with_context(|| {
+            format!("cannot read {}: `cargo xtask test` on all kernels writes it", file.display())
+        })?;
+        let some: Vec<KernelReport> = serde_json::from_str(&json)
+            .with_context(|| format!("cannot read {}", file.display()))?;
+        all.extend(some);
+    }
+    let mut sorted = Vec::new();
+    for series in matrix.kernel.iter().map(|kernel| &kernel.series) {
+        let found = all.iter().position(|report| report.kernel == *series);
+        let found = found.ok_or_else(|| {
+            usage(format!("the report lacks {series}: run `cargo xtask test` on all kernels"))
+        })?;
+        sorted.push(all.remove(found));
+    }
+    Ok(sorted)
+}
+
+fn compare(document: &Path, made: &str) -> Result<()> {
+    let name = document.display();
     let committed = fs::read_to_string(document).with_context(|| format!("cannot read {name}"))?;
-    match committed.lines().zip(text.lines()).find(|(old, new)| old != new) {
-        None if committed.lines().count() == text.lines().count() => Ok(()),
-        None => Err(failed(format!("{name} has other rules than the run: write it anew"))),
+    match committed.lines().zip(made.lines()).find(|(old, new)| old != new) {
+        None if committed.lines().count() == made.lines().count() => Ok(()),
+        None => Err(failed(format!(
+            "{name} has other rules than the run: write it anew by `cargo xtask compatibility`"
+        ))),
         Some((old, new)) => Err(failed(format!(
-            "{name} is not what the run shows:\n  it says {old}\n  the run {new}"
+            "{name} is not what the run shows (`cargo xtask compatibility` writes it anew):\n  it \
+             says {old}\n  the run {new}"
         ))),
     }
 }
 
-/// A rule's row: what each kernel does, in the reports' order.
-struct Row {
-    id: String,
-    statement: String,
-    file: String,
-    cells: Vec<Vec<String>>,
-}
+const HEAD: &str = "\
+# What bpf_wq does, kernel by kernel
 
-fn markdown(reports: &[KernelReport]) -> Result<String> {
-    let groups = rows(reports);
-    if groups.is_empty() {
-        return Err(usage("no test of the report states a rule"));
-    }
+May I do this on 6.12? Each row is a rule, proved on every kernel of the matrix by the test behind
+it, on the program beside that. A number points to a note below.
+
+* **yes**: it is as the rule says.
+* **no**: it is not, and the note says what happens, or how it is refused.
+* **dies**: the kernel reports a fault; the note says which.
+* **n/a**: the rule is about other versions. **not run**: the kernel lacks what the test needs.
+
+[The same to look at](compatibility.html). Both are made by `cargo xtask compatibility` from the
+report of `cargo xtask test`: edit the tests, not this file.
+";
+
+fn markdown(kernels: &[&str], groups: &[Group]) -> Result<String> {
     let mut notes: Vec<String> = Vec::new();
     let mut text = String::from(HEAD);
-    for (group, rows) in &groups {
-        write!(text, "\n## {group}\n\n| rule | |")?;
-        reports.iter().try_for_each(|r| write!(text, " {} |", r.kernel))?;
-        write!(text, "\n|---|---|")?;
-        reports.iter().try_for_each(|_| write!(text, "---|"))?;
-        text.push('\n');
-        for row in rows {
-            let statement = row.statement.replace('|', "\\|");
-            write!(text, "| {} | {statement} [test]({}) |", row.id, row.file)?;
-            for cell in &row.cells {
-                write!(text, " {} |", short(cell, &mut notes))?;
+    for group in groups {
+        write!(text, "\n## {}\n\n| rule | | {} |\n", group.name, kernels.join(" | "))?;
+        writeln!(text, "|---|---|{}", "---|".repeat(kernels.len()))?;
+        for row in &group.rows {
+            let rule = &row.rule;
+            let statement = rule.statement.replace('|', "\\|");
+            write!(text, "| {} | {statement} ([test](../{})", rule.id, rule.file)?;
+            if let Some(program) = &rule.program {
+                write!(text, ", [program](../{program})")?;
+            }
+            text.push_str(") |");
+            for answers in &row.answers {
+                write!(text, " {} |", cell(answers, &mut notes))?;
             }
             text.push('\n');
         }
@@ -73,29 +125,19 @@ fn markdown(reports: &[KernelReport]) -> Result<String> {
     Ok(text)
 }
 
-const HEAD: &str = "\
-# What bpf_wq does, kernel by kernel
-
-May I do this on 6.12? Each row is a rule, proved by the test behind it on every kernel of the
-matrix; a number points to a note below. Made by `cargo xtask compatibility` from the report of
-`cargo xtask test`; edit the tests, not this file.
-";
-
-/// The first word of what a kernel does, and the number of the note that says the rest.
-fn short(answers: &[String], notes: &mut Vec<String>) -> String {
+/// The words, and the numbers of the notes that say the rest.
+fn cell(answers: &[Answer], notes: &mut Vec<String>) -> String {
     let mut cells = Vec::new();
-    for answer in answers {
-        let (word, rest) = answer.split_once(": ").unwrap_or((answer, ""));
-        if rest.is_empty() {
-            cells.push(word.to_owned());
+    for Answer { kind, how } in answers {
+        if how.is_empty() {
+            cells.push(kind.word().to_owned());
             continue;
         }
-        let rest = rest.to_owned();
-        let number = notes.iter().position(|note| *note == rest).unwrap_or_else(|| {
-            notes.push(rest);
+        let number = notes.iter().position(|note| note == how).unwrap_or_else(|| {
+            notes.push(how.clone());
             notes.len() - 1
         });
-        cells.push(format!("{word} [{}](#notes)", number + 1));
+        cells.push(format!("{} [{}](#notes)", kind.word(), number + 1));
     }
     match cells.is_empty() {
         true => "not run".into(),
@@ -103,112 +145,79 @@ fn short(answers: &[String], notes: &mut Vec<String>) -> String {
     }
 }
 
-/// The rules by group, each group's in the order of their numbers.
-fn rows(reports: &[KernelReport]) -> BTreeMap<String, Vec<Row>> {
-    let mut groups: BTreeMap<String, Vec<Row>> = BTreeMap::new();
-    for (column, report) in reports.iter().enumerate() {
-        for test in &report.tests {
-            let Some(rule) = &test.rule else { continue };
-            let rows = groups.entry(rule.group.clone()).or_default();
-            let known = rows.iter().position(|row| row.id == rule.id).unwrap_or_else(|| {
-                rows.push(Row {
-                    id: rule.id.clone(),
-                    statement: rule.statement.clone(),
-                    file: format!("../{}", rule.file),
-                    cells: vec![Vec::new(); reports.len()],
-                });
-                rows.len() - 1
-            });
-            let cell = &mut rows[known].cells[column];
-            let answer = answer(test);
-            if !cell.contains(&answer) {
-                cell.push(answer);
-            }
-        }
-    }
-    for rows in groups.values_mut() {
-        rows.sort_by_key(|row| number(&row.id));
-    }
-    groups
-}
-
-/// What a kernel does about a rule, by the test that tried it.
-fn answer(test: &TestResult) -> String {
-    match test.outcome {
-        Outcome::Passed if test.answer.is_empty() => "yes".into(),
-        Outcome::Passed => test.answer.clone(),
-        Outcome::Skipped => format!("no: {}", test.reason),
-        Outcome::Failed => "FAILED".into(),
-    }
-}
-
-/// `10` after `9`, and `10b` after `10`.
-fn number(id: &str) -> (String, u32, String) {
-    let digits = |c: char| c.is_ascii_digit();
-    let prefix: String = id.chars().take_while(|c| !digits(*c)).collect();
-    let rest = &id[prefix.len()..];
-    let count = rest.chars().take_while(|c| digits(*c)).count();
-    (prefix, rest[..count].parse().unwrap_or(0), rest[count..].to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::accel::Accel;
-    use crate::job::Rule;
+    use crate::config::Pinned;
+    use crate::rules::sample;
 
-    fn test(id: &str, outcome: Outcome, answer: &str) -> TestResult {
-        let rule = Rule {
-            id: id.into(),
-            group: "Running".into(),
-            statement: "a | b".into(),
-            file: "tests/suite/running.rs".into(),
+    fn matrix() -> Matrix {
+        let kernel = |series: &str| Pinned {
+            series: series.into(),
+            version: format!("{series}.1"),
+            release: format!("{series}.1-amd64"),
+            package: vec![],
         };
-        TestResult {
-            outcome,
-            answer: answer.into(),
-            reason: "needs Linux 7.0: why".into(),
-            rule: Some(rule),
-            ..TestResult::named("t".into())
-        }
-    }
-
-    fn reports() -> Vec<KernelReport> {
-        let old = vec![test("10", Outcome::Passed, "no: -EBUSY"), test("9", Outcome::Skipped, "")];
-        let new = vec![test("10", Outcome::Passed, ""), test("9", Outcome::Passed, "")];
-        vec![
-            KernelReport::new("6.12".into(), Accel::Tcg, old),
-            KernelReport::new("7.3".into(), Accel::Tcg, new),
-        ]
+        let kernel = ["6.12", "7.3"].map(kernel).to_vec();
+        Matrix { root: PathBuf::new(), modules: vec![], kernel }
     }
 
     #[test]
     fn a_rule_is_a_row_and_a_kernel_a_column() {
-        let text = markdown(&reports()).unwrap();
-        assert!(text.contains("| rule | | 6.12 | 7.3 |"), "{text}");
-        let nine = "| 9 | a \\| b [test](../tests/suite/running.rs) | no [1](#notes) | yes |";
-        let ten = "| 10 | a \\| b [test](../tests/suite/running.rs) | no [2](#notes) | yes |";
-        assert!(text.contains(&format!("{nine}\n{ten}\n")), "{text}");
-        assert!(text.contains("1. needs Linux 7.0: why\n2. -EBUSY\n"), "{text}");
+        let text = markdown(&["6.12", "7.3"], &groups(&sample())).unwrap();
+        assert!(text.contains("| rule | | 6.12 | 7.3 |\n|---|---|---|---|\n"), "{text}");
+        let links = "([test](../tests/suite/running.rs), [program](../bpf/tests/running.bpf.c))";
+        let nine = format!("| 9 | a \\| <b> {links} | no [1](#notes) | yes |");
+        let ten = format!("| 10 | a \\| <b> {links} | no [2](#notes) | yes |");
+        let dies = format!("| H1 | a \\| <b> {links} | dies [3](#notes) | not run [4](#notes) |");
+        assert!(text.contains(&format!("{nine}\n{ten}\n{dies}\n")), "{text}");
+        assert!(text.contains("1. needs Linux 7.0: why\n2. -EBUSY\n3. Oops\n"), "{text}");
+    }
+
+    /// Writes the sample's reports into files of one kernel each, the newer one first.
+    fn files(dir: &Path) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        for report in sample().into_iter().rev() {
+            let file = dir.join(format!("{}.json", report.kernel));
+            fs::write(&file, serde_json::to_string(&[report]).unwrap()).unwrap();
+            files.push(file);
+        }
+        files
     }
 
     #[test]
     fn a_document_that_differs_from_the_run_fails() {
         let dir = tempfile::tempdir().unwrap();
-        let (json, document) = (dir.path().join("r.json"), dir.path().join("d.md"));
-        fs::write(&json, serde_json::to_string(&reports()).unwrap()).unwrap();
-        make(&json, &document, false).unwrap();
-        make(&json, &document, true).unwrap();
-        let text = fs::read_to_string(&document).unwrap();
-        fs::write(&document, text.replace("-EBUSY", "-EINVAL")).unwrap();
-        assert!(make(&json, &document, true).is_err());
-        fs::write(&document, text + "one more\n").unwrap();
-        assert!(make(&json, &document, true).is_err());
+        let (files, docs) = (files(dir.path()), dir.path().join("docs"));
+        make(&files, &matrix(), &docs, false).unwrap();
+        make(&files, &matrix(), &docs, true).unwrap();
+        for name in ["compatibility.md", "compatibility.html"] {
+            let document = docs.join(name);
+            let text = fs::read_to_string(&document).unwrap();
+            fs::write(&document, text.replace("-EBUSY", "-EINVAL")).unwrap();
+            assert!(make(&files, &matrix(), &docs, true).is_err(), "{name}");
+            fs::write(&document, format!("{text}one more\n")).unwrap();
+            assert!(make(&files, &matrix(), &docs, true).is_err(), "{name}");
+            fs::write(&document, text).unwrap();
+        }
     }
 
     #[test]
-    fn a_report_without_rules_is_refused() {
-        let bare = KernelReport::new("6.12".into(), Accel::Tcg, vec![]);
-        assert!(markdown(&[bare]).is_err());
+    fn a_report_without_rules_or_without_a_kernel_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut files = files(dir.path());
+        let docs = dir.path().join("docs");
+        let bare: Vec<_> = sample()
+            .into_iter()
+            .map(|report| KernelReport::new(report.kernel, report.accel, vec![]))
+            .collect();
+        let file = dir.path().join("bare.json");
+        fs::write(&file, serde_json::to_string(&bare).unwrap()).unwrap();
+        let error = make(&[file], &matrix(), &docs, false).unwrap_err();
+        assert!(error.to_string().contains("states a rule"), "{error}");
+        files.pop();
+        let error = make(&files, &matrix(), &docs, false).unwrap_err();
+        assert!(error.to_string().contains("lacks 6.12"), "{error}");
+        assert!(!docs.exists());
     }
 }

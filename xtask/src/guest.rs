@@ -134,6 +134,9 @@ fn one(test: &Test, name: String, kernel: &Running) -> Result<TestResult> {
     if let Some(config) = &kernel.config_file {
         command.env("XTASK_CONFIG", config);
     }
+    if binary.alone {
+        command.env("XTASK_ALONE", "1");
+    }
     let status = command
         .args(["--exact", &test.name, "--nocapture", "--include-ignored"])
         .env("XTASK_EVENTS", notes.path())

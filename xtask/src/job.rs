@@ -163,6 +163,9 @@ pub struct Rule {
     pub statement: String,
     /// Where the test is, from the workspace's root.
     pub file: String,
+    /// The program that it runs, from the workspace's root.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub program: Option<String>,
 }
 
 /// What came of a test.

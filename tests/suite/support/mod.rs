@@ -2,6 +2,8 @@
 
 pub mod btf;
 pub mod called;
+pub mod creating;
+pub mod fuse;
 pub mod loading;
 pub mod noise;
 pub mod restricted;
@@ -10,6 +12,8 @@ use std::fmt::Debug;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
+use std::panic::Location;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -50,10 +54,45 @@ pub fn needs_bpf_wq() -> bool {
 /// test, so that a skipped or failed one is listed too.
 #[track_caller]
 pub fn rule(id: &str, group: &str, statement: &str) {
-    let file = std::panic::Location::caller().file();
-    event(&json!({
-        "rule": {"id": id, "group": group, "statement": statement, "file": file}
-    }));
+    let file = Location::caller().file();
+    event(&json!({"rule": stated(id, group, statement, file)}));
+}
+
+/// A rule, with the program of its topic if that has one: `bpf/tests/arming.bpf.c` for
+/// `tests/suite/arming.rs`.
+fn stated(id: &str, group: &str, statement: &str, file: &str) -> serde_json::Value {
+    let topic = Path::new(file).file_stem().expect("a file's name");
+    let program = Path::new("bpf/tests").join(topic).with_extension("bpf.c");
+    let program = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .join(&program)
+        .is_file()
+        .then_some(program);
+    json!({
+        "id": id, "group": group, "statement": statement, "file": file, "program": program
+    })
+}
+
+/// Whether the test has a machine of its own, which it may take down; if not, nothing happens, and
+/// it has to return.
+#[must_use]
+pub fn is_alone() -> bool {
+    let alone = std::env::var_os("XTASK_ALONE").is_some();
+    if !alone {
+        let why = "it may take the kernel down: `cargo xtask test --test danger` gives it a guest";
+        event(&json!({"skip": {"reason": why}}));
+    }
+    alone
+}
+
+/// States the rule of a test that makes the kernel report a fault: the words of the report, in
+/// their order, and what becomes of the kernel, as the compatibility table lists it. Comes right
+/// before the deed. It goes to the kernel's log, which survives the kernel.
+#[track_caller]
+pub fn expects(id: &str, group: &str, statement: &str, report: &[&str], answer: &str) {
+    let rule = stated(id, group, statement, Location::caller().file());
+    let expected = json!({"rule": rule, "report": report, "answer": answer});
+    std::fs::write("/dev/kmsg", format!("<6>xtask: expects {expected}\n")).expect("/dev/kmsg");
 }
 
 /// Records what this kernel does where it differs from the rule's statement, such as

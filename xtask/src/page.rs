@@ -1,0 +1,128 @@
+//! The rules by kernels as one HTML page, with all that it needs inside.
+
+use std::fmt::Write;
+
+use anyhow::Result;
+
+use crate::rules::{Answer, Group, Kind, Row};
+
+/// The page.
+pub fn html(kernels: &[&str], groups: &[Group]) -> Result<String> {
+    let mut sections = String::new();
+    for group in groups {
+        writeln!(sections, "<section>\n<h2>{}</h2>", escaped(&group.name))?;
+        group.rows.iter().try_for_each(|row| article(row, kernels, &mut sections))?;
+        sections.push_str("</section>\n");
+    }
+    let options: String =
+        kernels.iter().map(|k| format!("<option>{}</option>", escaped(k))).collect();
+    let rules: usize = groups.iter().map(|group| group.rows.len()).sum();
+    Ok(include_str!("page.html")
+        .replace("{{rules}}", &rules.to_string())
+        .replace("{{kernels}}", &kernels.len().to_string())
+        .replace("{{options}}", &options)
+        .replace("{{groups}}", sections.trim_end()))
+}
+
+fn article(row: &Row, kernels: &[&str], text: &mut String) -> Result<()> {
+    let rule = &row.rule;
+    let (id, statement) = (escaped(&rule.id), escaped(&rule.statement));
+    write!(
+        text,
+        "<article id=\"{id}\"><div class=\"rule\"><span class=\"id\">{id}</span>{statement}"
+    )?;
+    write!(text, "<span class=\"links\"> <a href=\"../{}\">test</a>", escaped(&rule.file))?;
+    if let Some(program) = &rule.program {
+        write!(text, " <a href=\"../{}\">program</a>", escaped(program))?;
+    }
+    text.push_str("</span></div>\n<ul class=\"cells\">");
+    for (kernel, answers) in kernels.iter().zip(&row.answers) {
+        let kind = answers.iter().map(|answer| answer.kind).max_by_key(|kind| weight(*kind));
+        let word = kind.unwrap_or(Kind::NotRun).word();
+        let kernel = escaped(kernel);
+        write!(text, "<li class=\"{word}\" data-k=\"{kernel}\"><b>{kernel}</b>{word}</li>")?;
+    }
+    text.push_str("</ul>\n");
+    let how = by_kernels(row, kernels);
+    if !how.is_empty() {
+        text.push_str("<ul class=\"how\">");
+        for (Answer { kind, how }, range) in how {
+            write!(text, "<li><b>{range}</b> {}: {}</li>", kind.word(), escaped(&how))?;
+        }
+        text.push_str("</ul>\n");
+    }
+    text.push_str("</article>\n");
+    Ok(())
+}
+
+/// Of several answers, the one that a reader has to see.
+fn weight(kind: Kind) -> u8 {
+    match kind {
+        Kind::Failed => 5,
+        Kind::Dies => 4,
+        Kind::No => 3,
+        Kind::Yes => 2,
+        Kind::NotFor => 1,
+        Kind::NotRun => 0,
+    }
+}
+
+/// Each answer that says more than its word, with the kernels that give it.
+fn by_kernels(row: &Row, kernels: &[&str]) -> Vec<(Answer, String)> {
+    let mut columns: Vec<(Answer, Vec<usize>)> = Vec::new();
+    for (column, answers) in row.answers.iter().enumerate() {
+        for answer in answers.iter().filter(|answer| !answer.how.is_empty()) {
+            match columns.iter_mut().find(|(known, _)| known == answer) {
+                Some((_, known)) => known.push(column),
+                None => columns.push((answer.clone(), vec![column])),
+            }
+        }
+    }
+    let named = |(answer, columns): (Answer, Vec<usize>)| (answer, ranges(&columns, kernels));
+    columns.into_iter().map(named).collect()
+}
+
+/// `6.12–6.19, 7.1`, of neighbours in the matrix.
+fn ranges(columns: &[usize], kernels: &[&str]) -> String {
+    let parts = columns.chunk_by(|a, b| a + 1 == *b).map(|run| match run {
+        [one] => kernels[*one].to_owned(),
+        [first, .., last] => format!("{}–{}", kernels[*first], kernels[*last]),
+        [] => unreachable!("chunks are not empty"),
+    });
+    parts.collect::<Vec<_>>().join(", ")
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::{groups, sample};
+
+    #[test]
+    fn the_page_holds_every_rule_and_answer() {
+        let page = html(&["6.12", "7.3"], &groups(&sample())).unwrap();
+        assert!(page.contains("3 rules, each proved by a test on 2 unmodified kernels"), "{page}");
+        assert!(page.contains("<span class=\"id\">10</span>a | &lt;b&gt;"), "{page}");
+        assert!(page.contains("<li class=\"dies\" data-k=\"6.12\"><b>6.12</b>dies</li>"), "{page}");
+        assert!(page.contains("<li><b>6.12</b> no: -EBUSY</li>"), "{page}");
+        assert!(!page.contains("{{"), "{page}");
+    }
+
+    #[test]
+    fn the_page_loads_nothing() {
+        let page = html(&["6.12", "7.3"], &groups(&sample())).unwrap();
+        for outside in ["http:", "https:", "src=", "@import", "url("] {
+            assert!(!page.contains(outside), "{outside}");
+        }
+    }
+
+    #[test]
+    fn neighbours_are_a_range() {
+        let kernels = ["6.12", "6.16", "6.17", "7.0"];
+        assert_eq!(ranges(&[0, 1, 2], &kernels), "6.12–6.17");
+        assert_eq!(ranges(&[0, 2, 3], &kernels), "6.12, 6.17–7.0");
+    }
+}
