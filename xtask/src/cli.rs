@@ -16,7 +16,7 @@ use crate::{compatibility, guardian, guest, interrupt, kernels, setup};
 const EXIT_CODES: &str = "\
 Exit codes:
   0    everything ran and passed
-  1    a test failed, or a guest's kernel reported a fault, died or hung
+  1    a test failed or no kernel ran it, or a guest's kernel reported a fault, died or hung
   2    the request cannot be carried out as written
   3    no verdict: a download, QEMU, or a guest's boot failed
   130  interrupted";
@@ -108,7 +108,7 @@ enum Command {
     /// Run all tests as root on every kernel, or on the kernels named
     ///
     /// Without -k, --test or names of tests, the tests of the host (doc tests, and those of the
-    /// runner) run first. Reports are written to kernel-report.json, .xml (JUnit) and .txt in the
+    /// runner) run first, and a test that skips itself on every kernel fails the run. Reports are written to kernel-report.json, .xml (JUnit) and .txt in the
     /// target directory.
     Test(TestOptions),
     /// Open a root shell in a guest; it ends with the shell
@@ -235,4 +235,24 @@ fn set_environment(place: &Place) -> Result<()> {
         unsafe { std::env::set_var(name, value) };
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_full_unless_something_is_named() {
+        let is_full = |words: &[&str]| {
+            let args = [&["xtask", "test"], words].concat();
+            let Command::Test(options) = Cli::try_parse_from(args).unwrap().command else {
+                panic!("{words:?}");
+            };
+            options.is_full()
+        };
+        assert!(is_full(&[]) && is_full(&["--jobs", "2"]));
+        for part in [&["-k", "6.12"][..], &["--test", "danger"], &["--", "name"]] {
+            assert!(!is_full(part), "{part:?}");
+        }
+    }
 }

@@ -82,6 +82,11 @@ impl Matrix {
         // `load` refuses an empty matrix.
         self.kernel.iter().max_by_key(key).unwrap_or(&self.kernel[0])
     }
+
+    /// The kernel of this series.
+    pub fn find(&self, series: &str) -> Option<&Pinned> {
+        self.kernel.iter().find(|kernel| kernel.series == series)
+    }
 }
 
 /// `vmtest.toml`: how each kernel's guest is made.

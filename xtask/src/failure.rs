@@ -7,7 +7,7 @@ use std::fmt;
 pub enum Exit {
     /// All that was asked for ran and passed.
     Passed = 0,
-    /// A test failed, or a guest's kernel reported a fault, died or hung.
+    /// A test failed, or no kernel ran it, or a guest's kernel reported a fault, died or hung.
     Failed = 1,
     /// The request cannot be carried out as written: a bad argument, an unmatched filter, an
     /// unknown key in a configuration file.

@@ -14,8 +14,10 @@ use nix::sys::signal::Signal;
 
 use crate::console::{BEGIN, END};
 use crate::job::{
-    self, Event, Filter, JOB_FILE, Job, Outcome, RELEASE_FILE, TestBinary, TestResult, Work,
+    self, CONFIG_FILE, Event, Filter, JOB_FILE, Job, Outcome, RELEASE_FILE, TestBinary, TestResult,
+    Work,
 };
+use crate::kconfig::{self, Running};
 use crate::libtest::{self, Test};
 use crate::notes::{Notes, Skip};
 
@@ -28,8 +30,9 @@ pub fn run(share: &Path) -> Result<i32> {
     let job = fs::read(share.join(JOB_FILE)).context("cannot read the job")?;
     let job: Job = serde_json::from_slice(&job).context("cannot read the job")?;
     let host = Host { marker: &job.marker };
-    host.tell(&Event::Started { release: release()? })?;
-    let ended = match mount_bpffs().and_then(|()| work(&job, &host)) {
+    host.tell(&Event::Started { release: kconfig::release()? })?;
+    let kernel = mount_bpffs().and_then(|()| Running::find(&share.join(CONFIG_FILE)));
+    let ended = match kernel.and_then(|kernel| work(&job, &kernel, &host)) {
         Ok(ended) => ended,
         Err(e) => (false, format!("{e:#}")),
     };
@@ -72,11 +75,6 @@ impl Host<'_> {
     }
 }
 
-fn release() -> Result<String> {
-    let release = nix::sys::utsname::uname()?.release().to_string_lossy().into_owned();
-    Ok(release)
-}
-
 /// vmtest's init mounts the usual file systems, without this one. A kernel without BPF has no such
 /// directory.
 fn mount_bpffs() -> Result<()> {
@@ -88,7 +86,7 @@ fn mount_bpffs() -> Result<()> {
         .context("cannot mount /sys/fs/bpf")
 }
 
-fn work(job: &Job, host: &Host) -> Result<(bool, String)> {
+fn work(job: &Job, kernel: &Running, host: &Host) -> Result<(bool, String)> {
     match &job.work {
         Work::Hold => Ok((true, String::new())),
         Work::Run { program, args } => {
@@ -98,11 +96,16 @@ fn work(job: &Job, host: &Host) -> Result<(bool, String)> {
                 .with_context(|| format!("cannot run {}", program.display()))?;
             Ok((status.success(), how_it_ended(status)))
         }
-        Work::Tests { binaries, filter } => tests(binaries, filter, host),
+        Work::Tests { binaries, filter } => tests(binaries, filter, kernel, host),
     }
 }
 
-fn tests(binaries: &[TestBinary], filter: &Filter, host: &Host) -> Result<(bool, String)> {
+fn tests(
+    binaries: &[TestBinary],
+    filter: &Filter,
+    kernel: &Running,
+    host: &Host,
+) -> Result<(bool, String)> {
     let chosen = libtest::chosen(binaries, filter)?;
     let ignored = chosen.iter().filter(|test| test.is_ignored).count();
     host.tell(&Event::Chosen { tests: chosen.len(), ignored })?;
@@ -114,7 +117,7 @@ fn tests(binaries: &[TestBinary], filter: &Filter, host: &Host) -> Result<(bool,
         } else {
             host.tell(&Event::Begin { test: name.clone() })?;
             log_to_kernel(&format!("{BEGIN}{name}"))?;
-            one(&test, name)?
+            one(&test, name, kernel)?
         };
         failed += usize::from(result.outcome == Outcome::Failed);
         host.tell(&Event::Test(Box::new(result)))?;
@@ -122,12 +125,15 @@ fn tests(binaries: &[TestBinary], filter: &Filter, host: &Host) -> Result<(bool,
     Ok((failed == 0, format!("{failed} failed")))
 }
 
-fn one(test: &Test, name: String) -> Result<TestResult> {
+fn one(test: &Test, name: String, kernel: &Running) -> Result<TestResult> {
     let binary = test.binary;
     let mut notes = tempfile::NamedTempFile::new().context("cannot make the test's event file")?;
     let mut output = tempfile::tempfile().context("cannot make the test's output file")?;
     let begun = Instant::now();
     let mut command = Command::new(&binary.path);
+    if let Some(config) = &kernel.config_file {
+        command.env("XTASK_CONFIG", config);
+    }
     if binary.alone {
         command.env("XTASK_ALONE", "1");
     }
@@ -153,7 +159,10 @@ fn one(test: &Test, name: String) -> Result<TestResult> {
     let mut result = TestResult { seconds, ..TestResult::named(name) };
     (result.outcome, result.reason) = match Notes::parse(&noted) {
         Ok(notes) => {
-            let judged = judge(status, &said, notes.skip.as_ref(), &release()?);
+            let judged = judge(status, &said, notes.skip.as_ref(), kernel);
+            if judged.0 == Outcome::Skipped {
+                result.missing = notes.skip.and_then(|skip| skip.config);
+            }
             (result.facts, result.rule, result.answer) = (notes.facts, notes.rule, notes.answer);
             judged
         }
@@ -167,7 +176,12 @@ fn one(test: &Test, name: String) -> Result<TestResult> {
 
 /// A test's outcome, and the reason for it, from its process's status, what it wrote, and the skip
 /// that it noted.
-fn judge(status: ExitStatus, said: &str, skip: Option<&Skip>, release: &str) -> (Outcome, String) {
+fn judge(
+    status: ExitStatus,
+    said: &str,
+    skip: Option<&Skip>,
+    kernel: &Running,
+) -> (Outcome, String) {
     if !status.success() {
         return (Outcome::Failed, how_it_ended(status));
     }
@@ -179,13 +193,8 @@ fn judge(status: ExitStatus, said: &str, skip: Option<&Skip>, release: &str) -> 
     let Some(skip) = skip else {
         return (Outcome::Passed, String::new());
     };
-    match skip.holds_on(release) {
-        Ok(true) => (Outcome::Skipped, format!("{}: {}", skip.range(), skip.reason)),
-        Ok(false) => {
-            let range = skip.range();
-            let reason = format!("it skipped itself on {release}, which it can run on: it {range}");
-            (Outcome::Failed, reason)
-        }
+    match skip.check(kernel) {
+        Ok(reason) => (Outcome::Skipped, reason),
         Err(e) => (Outcome::Failed, format!("{e:#}")),
     }
 }
@@ -208,15 +217,16 @@ mod tests {
     const PASSED: &str = "test result: ok. 1 passed; 0 failed;";
 
     fn outcome(status: i32, said: &str, skip: Option<&Skip>) -> (Outcome, String) {
-        judge(ExitStatus::from_raw(status), said, skip, "6.12.1-x")
+        let kernel = Running { release: "6.12.1-x".into(), config: None, config_file: None };
+        judge(ExitStatus::from_raw(status), said, skip, &kernel)
     }
 
     #[test]
     fn a_skip_that_does_not_hold_is_a_failure() {
         let needs = |version: &str| Skip {
             needs: Some(version.into()),
-            before: None,
             reason: "why".into(),
+            ..Skip::default()
         };
         let skipped = (Outcome::Skipped, "needs Linux 7.0: why".into());
         assert_eq!(outcome(0, PASSED, Some(&needs("7.0"))), skipped);

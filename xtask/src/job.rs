@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 /// The file, in the share between host and guest, that says what the guest is to do.
 pub const JOB_FILE: &str = "job.json";
 
+/// The file, in the same place, that the kernel's configuration is in, if the host knows it.
+pub const CONFIG_FILE: &str = "config";
+
 /// The file, in the same place, that lets the guest end: the host has all of its console.
 pub const RELEASE_FILE: &str = "release";
 
@@ -131,6 +134,12 @@ pub struct TestResult {
     /// What a failed test wrote to its output. Not part of the report, which is to be small.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub output: String,
+    /// The option (`CONFIG_…`) that the kernel lacks, if it was skipped for one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub missing: Option<String>,
+    /// It was not run for its `#[ignore]`, whatever the kernel.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub ignored: bool,
     /// What it found out about the kernel, by name.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub facts: Vec<(String, String)>,
@@ -140,9 +149,6 @@ pub struct TestResult {
     /// What this kernel does about it, if it is not what the rule says.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub answer: String,
-    /// The kernel's option for want of which it was skipped.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub missing: Option<String>,
 }
 
 /// A statement that a test proves.
@@ -170,7 +176,8 @@ pub enum Outcome {
     Passed,
     /// It ran and did not succeed, or its kernel died under it.
     Failed,
-    /// It said that this kernel is too old or too new for it, or is marked `#[ignore]`.
+    /// It said that this kernel is too old or too new for it or lacks an option, or is marked
+    /// `#[ignore]`.
     Skipped,
 }
 
@@ -183,17 +190,18 @@ impl TestResult {
             reason: String::new(),
             seconds: 0.0,
             output: String::new(),
+            missing: None,
+            ignored: false,
             facts: vec![],
             rule: None,
             answer: String::new(),
-            missing: None,
         }
     }
 
     /// Of a test that is marked `#[ignore]` and was not asked for.
     pub fn ignored(name: String) -> Self {
         let reason = "marked #[ignore]: run it with -- --ignored".into();
-        TestResult { outcome: Outcome::Skipped, reason, ..TestResult::named(name) }
+        TestResult { outcome: Outcome::Skipped, reason, ignored: true, ..TestResult::named(name) }
     }
 }
 

@@ -219,7 +219,6 @@ fn judge_tests(over: Over, scanner: &Scanner) -> Result<KernelReport> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::Rule;
 
     const TEST: &str = "danger::a";
     const BEGUN: &str = "[ 0.0] Linux version 6.12\n[ 9.0] xtask: begin danger::a\n";
@@ -270,14 +269,7 @@ mod tests {
     fn a_guest_that_dies_as_announced_passes() {
         let report = announced(&[BEGUN, EXPECTS, DEATH], died("the guest is gone"), None);
         assert_eq!((report.outcome, report.reason.as_str()), (Verdict::Passed, ""));
-        let rule = Rule {
-            id: "H1".into(),
-            group: "g".into(),
-            statement: "s".into(),
-            file: "f".into(),
-            program: None,
-        };
-        assert_eq!(report.tests[0].rule, Some(rule));
+        assert_eq!(report.tests[0].rule.as_ref().map(|rule| rule.id.as_str()), Some("H1"));
         assert_eq!(report.tests[0].answer, "dies: Oops");
         assert_eq!(report.tests[0].outcome, Outcome::Passed);
         assert_eq!(report.release, "6.12.1");

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use crate::job::Rule;
+use crate::kconfig::{Config, Running};
 use crate::version::is_at_least;
 
 #[derive(Deserialize)]
@@ -26,39 +27,61 @@ struct Fact {
     value: String,
 }
 
-/// Says that the kernel is too old or too new for a test.
-#[derive(Debug, Deserialize)]
+/// Says that the kernel is too old or too new for a test, or was built without what it needs.
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Skip {
     /// The first kernel that it runs on, `MAJOR.MINOR`.
     pub needs: Option<String>,
     /// The first kernel that it no longer runs on, `MAJOR.MINOR`.
     pub before: Option<String>,
+    /// The option that it needs, `CONFIG_…`.
+    pub config: Option<String>,
     /// Why, with the commit that changed it.
     pub reason: String,
 }
 
 impl Skip {
-    /// The kernels that the test is for.
-    pub fn range(&self) -> String {
-        match (&self.needs, &self.before) {
-            (Some(needs), None) => format!("needs Linux {needs}"),
-            (None, Some(before)) => format!("is for kernels before Linux {before}"),
-            (Some(needs), Some(before)) => format!("is for Linux {needs} to before {before}"),
-            (None, None) => "names no version".into(),
-        }
-    }
-
-    /// Whether this kernel is none of those that the test is for.
-    pub fn holds_on(&self, release: &str) -> Result<bool> {
-        if self.needs.is_none() && self.before.is_none() {
-            bail!("it skipped itself without saying which versions it is for");
-        }
-        let is = |version: &Option<String>| match version {
+    /// Why the test cannot run on this kernel; an error if it can, or says nothing to be checked.
+    pub fn check(&self, on: &Running) -> Result<String> {
+        let (needs, before) = (self.needs.as_deref(), self.before.as_deref());
+        let range = match (needs, before, self.config.as_deref()) {
+            (None, None, Some(option)) => return self.check_config(option, on.config.as_ref()),
+            (_, _, Some(_)) => bail!("it skipped itself for an option and for a version at once"),
+            (None, None, None) => {
+                bail!("it skipped itself without saying which versions it is for")
+            }
+            (Some(needs), None, None) => format!("needs Linux {needs}"),
+            (None, Some(before), None) => format!("is for kernels before Linux {before}"),
+            (Some(needs), Some(before), None) => {
+                format!("is for Linux {needs} to before {before}")
+            }
+        };
+        let release = &on.release;
+        let is = |version: Option<&str>| match version {
             Some(version) => is_at_least(release, version).map(Some),
             None => Ok(None),
         };
-        Ok(is(&self.needs)? == Some(false) || is(&self.before)? == Some(true))
+        if is(needs)? == Some(false) || is(before)? == Some(true) {
+            return Ok(format!("{range}: {}", self.reason));
+        }
+        bail!("it skipped itself on {release}, which it can run on: it {range}")
+    }
+
+    fn check_config(&self, option: &str, config: Option<&Config>) -> Result<String> {
+        if !option.starts_with("CONFIG_") {
+            bail!("it skipped itself for {option}, which is no name of an option");
+        }
+        let reason = &self.reason;
+        match config {
+            None => {
+                Ok(format!("needs {option}: {reason} (the kernel's configuration is not known)"))
+            }
+            Some(config) if config.is_set(option) => {
+                bail!("it skipped itself for want of {option}, which this kernel has")
+            }
+            Some(_) => Ok(format!("needs {option}: {reason}")),
+        }
     }
 }
 
@@ -102,16 +125,35 @@ mod tests {
         Notes::parse(&line).unwrap().skip.unwrap()
     }
 
+    /// Why a test cannot run on a kernel of this configuration, if it cannot.
+    fn check(fields: &str, config: Option<&str>) -> Result<String, String> {
+        let config = config.map(Config::from);
+        let on = Running { release: "6.12.1-x".into(), config, config_file: None };
+        skip(fields).check(&on).map_err(|e| format!("{e:#}"))
+    }
+
     #[test]
     fn a_skip_holds_only_outside_the_versions_that_it_names() {
-        let on = "6.12.1-x";
-        assert!(skip(r#""needs":"7.0""#).holds_on(on).unwrap());
-        assert!(!skip(r#""needs":"6.12""#).holds_on(on).unwrap());
-        assert!(skip(r#""before":"6.12""#).holds_on(on).unwrap());
-        assert!(!skip(r#""before":"7.0""#).holds_on(on).unwrap());
-        assert!(!skip(r#""needs":"6.10","before":"6.13""#).holds_on(on).unwrap());
-        assert!(skip(r#""needs":"seven""#).holds_on(on).is_err());
-        assert!(skip(r#""needs":null"#).holds_on(on).is_err());
+        let holds = |fields| check(fields, None);
+        assert_eq!(holds(r#""needs":"7.0""#).unwrap(), "needs Linux 7.0: why");
+        assert!(holds(r#""needs":"6.12""#).unwrap_err().contains("which it can run on"));
+        assert!(holds(r#""before":"6.12""#).is_ok());
+        assert!(holds(r#""before":"7.0""#).is_err());
+        assert!(holds(r#""needs":"6.10","before":"6.13""#).is_err());
+        assert!(holds(r#""needs":"seven""#).is_err());
+        assert!(holds(r#""needs":null"#).is_err());
+    }
+
+    #[test]
+    fn a_skip_for_an_option_holds_where_the_kernel_lacks_it() {
+        let needs_b = |config| check(r#""config":"CONFIG_B""#, config);
+        assert_eq!(needs_b(Some("# CONFIG_B is not set\n")).unwrap(), "needs CONFIG_B: why");
+        for has in ["CONFIG_B=y\n", "CONFIG_A=y\nCONFIG_B=m\n"] {
+            assert!(needs_b(Some(has)).unwrap_err().contains("which this kernel has"), "{has}");
+        }
+        assert!(needs_b(None).unwrap().contains("the kernel's configuration is not known"));
+        assert!(check(r#""config":"CONFIG_B","needs":"7.0""#, Some("")).is_err());
+        assert!(check(r#""config":"B""#, Some("")).is_err());
     }
 
     #[test]

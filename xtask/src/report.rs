@@ -1,18 +1,17 @@
 //! What a run comes to: the table for people, JSON and JUnit for machines.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use console::style;
-use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use serde::{Deserialize, Serialize};
 
 use crate::accel::Accel;
 use crate::failure::Exit;
 use crate::job::{Outcome, TestResult};
+use crate::junit::junit;
 
 /// The verdict on one kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,10 +99,11 @@ impl KernelReport {
     }
 }
 
-/// The exit code of a run over these kernels: what a test shows weighs more than what is missing.
-pub fn exit(reports: &[KernelReport]) -> Exit {
+/// The exit code of a run over these kernels: what a test shows, or that it shows nothing anywhere,
+/// weighs more than a kernel that is missing.
+pub fn exit(reports: &[KernelReport], never_ran: &[String]) -> Exit {
     let any = |verdict| reports.iter().any(|r| r.outcome == verdict);
-    if any(Verdict::Failed) {
+    if any(Verdict::Failed) || !never_ran.is_empty() {
         Exit::Failed
     } else if any(Verdict::Error) || reports.is_empty() {
         Exit::Infrastructure
@@ -204,6 +204,23 @@ pub fn details(reports: &[KernelReport]) -> String {
     text
 }
 
+/// The tests that skipped themselves on every kernel: what they prove is not known anywhere.
+pub fn never_ran(reports: &[KernelReport]) -> Vec<String> {
+    let mut skips: BTreeMap<&str, usize> = BTreeMap::new();
+    for test in reports.iter().flat_map(|report| &report.tests) {
+        if test.outcome == Outcome::Skipped && !test.ignored {
+            *skips.entry(&test.name).or_default() += 1;
+        }
+    }
+    skips.retain(|_, kernels| *kernels == reports.len());
+    skips.into_keys().map(str::to_owned).collect()
+}
+
+/// What is said of tests that no kernel ran.
+pub fn unproved(never_ran: &[String]) -> String {
+    never_ran.iter().map(|test| format!("\nno kernel of the matrix ran {test}\n")).collect()
+}
+
 /// The closing line: all tests on all kernels.
 pub fn total(reports: &[KernelReport]) -> String {
     let sum = |count: fn(&KernelReport) -> usize| reports.iter().map(count).sum::<usize>();
@@ -213,7 +230,7 @@ pub fn total(reports: &[KernelReport]) -> String {
 
 /// Writes `kernel-report.json`, `.xml` (JUnit) and `.txt` (what the terminal shows) into the
 /// directory.
-pub fn write(reports: &[KernelReport], dir: &Path) -> Result<()> {
+pub fn write(reports: &[KernelReport], never_ran: &[String], dir: &Path) -> Result<()> {
     // What a failed test printed is in the JUnit file and on the terminal.
     let mut json = serde_json::to_value(reports)?;
     for test in json.as_array_mut().into_iter().flatten() {
@@ -225,10 +242,11 @@ pub fn write(reports: &[KernelReport], dir: &Path) -> Result<()> {
         let file = dir.join(name);
         fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
     };
-    let text = format!("{}{}\n{}\n", table(reports), details(reports), total(reports));
+    let details = details(reports) + &unproved(never_ran);
+    let text = format!("{}{details}\n{}\n", table(reports), total(reports));
     put("kernel-report.txt", console::strip_ansi_codes(&text).into_owned())?;
     put("kernel-report.json", serde_json::to_string_pretty(&json)? + "\n")?;
-    put("kernel-report.xml", junit(reports).to_string().context("cannot write JUnit")?)
+    put("kernel-report.xml", junit(reports, never_ran).to_string().context("cannot write JUnit")?)
 }
 
 /// Removes the reports of an earlier run: one that ends early must not leave them for its own.
@@ -243,43 +261,6 @@ pub fn clear(dir: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn junit(reports: &[KernelReport]) -> Report {
-    let mut junit = Report::new("kernels");
-    for report in reports {
-        let mut suite = TestSuite::new(&report.kernel);
-        suite.set_time(Duration::from_secs_f64(report.seconds));
-        suite.add_property(("release", report.release.as_str()));
-        suite.add_property(("accel", report.accel.to_string().as_str()));
-        for test in &report.tests {
-            let mut status = match test.outcome {
-                Outcome::Passed => TestCaseStatus::success(),
-                Outcome::Failed => TestCaseStatus::non_success(NonSuccessKind::Failure),
-                Outcome::Skipped => TestCaseStatus::skipped(),
-            };
-            if !test.reason.is_empty() {
-                status.set_message(test.reason.as_str());
-            }
-            let mut case = TestCase::new(test.name.as_str(), status);
-            case.set_classname(report.kernel.as_str());
-            case.set_time(Duration::from_secs_f64(test.seconds));
-            if !test.output.is_empty() {
-                case.set_system_out(test.output.as_str());
-            }
-            suite.add_test_case(case);
-        }
-        if !report.reason.is_empty() {
-            let mut status = TestCaseStatus::non_success(match report.outcome {
-                Verdict::Error => NonSuccessKind::Error,
-                Verdict::Passed | Verdict::Failed => NonSuccessKind::Failure,
-            });
-            status.set_message(report.reason.as_str());
-            suite.add_test_case(TestCase::new("the guest", status));
-        }
-        junit.add_test_suite(suite);
-    }
-    junit
 }
 
 #[cfg(test)]
@@ -312,12 +293,13 @@ mod tests {
     #[test]
     fn the_exit_code_prefers_what_tests_show() {
         let mut all = reports();
-        assert_eq!(exit(&all), Exit::Failed);
+        assert_eq!(exit(&all, &[]), Exit::Failed);
         all[0].outcome = Verdict::Error;
-        assert_eq!(exit(&all), Exit::Infrastructure);
+        assert_eq!(exit(&all, &[]), Exit::Infrastructure);
         all[0].outcome = Verdict::Passed;
-        assert_eq!(exit(&all), Exit::Passed);
-        assert_eq!(exit(&[]), Exit::Infrastructure);
+        assert_eq!(exit(&all, &[]), Exit::Passed);
+        assert_eq!(exit(&all, &["d".into()]), Exit::Failed);
+        assert_eq!(exit(&[], &[]), Exit::Infrastructure);
     }
 
     #[test]
@@ -337,7 +319,7 @@ mod tests {
     #[test]
     fn the_files_hold_every_test_of_every_kernel() {
         let dir = tempfile::tempdir().unwrap();
-        write(&reports(), dir.path()).unwrap();
+        write(&reports(), &["d".into()], dir.path()).unwrap();
         let json = fs::read_to_string(dir.path().join("kernel-report.json")).unwrap();
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(json[0]["kernel"], "6.12");
@@ -351,6 +333,22 @@ mod tests {
             junit.contains(r#"failures="1""#) && junit.contains("said &lt;this&gt;"),
             "{junit}"
         );
+        assert!(junit.contains("no kernel of the matrix ran it"), "{junit}");
+        let text = fs::read_to_string(dir.path().join("kernel-report.txt")).unwrap();
+        assert!(text.contains("\nno kernel of the matrix ran d\n"), "{text}");
+    }
+
+    #[test]
+    fn a_test_that_every_kernel_skipped_never_ran() {
+        let kernel = |tests: Vec<TestResult>| KernelReport::new("k".into(), Accel::Tcg, tests);
+        let skip = |name: &str| result(name, Outcome::Skipped);
+        let ignored = || TestResult::ignored("ignored".into());
+        let all = [
+            kernel(vec![skip("never"), skip("once"), ignored(), skip("died before it")]),
+            kernel(vec![skip("never"), result("once", Outcome::Passed), ignored()]),
+        ];
+        assert_eq!(never_ran(&all), ["never"]);
+        assert!(never_ran(&reports()).is_empty());
     }
 
     #[test]

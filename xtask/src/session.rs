@@ -16,7 +16,7 @@ use crate::test::{self, Candidate, Plan};
 use crate::ui::Ui;
 use crate::vm::{End, Guest, News};
 use crate::workspace::{Workspace, filter, guest_dir};
-use crate::{batch, console, libtest, mutate, setup, terminal};
+use crate::{batch, console, libtest, mutate, setup, terminal, verdict};
 
 /// A kernel's name, and why it cannot be booted.
 type Missing = (String, anyhow::Error);
@@ -85,9 +85,14 @@ impl<'a> Session<'a> {
         for (name, e) in missing {
             reports.push(KernelReport::error(name, accel, format!("{e:#}")));
         }
-        self.show(&reports)?;
+        // A part of the matrix, or of the tests, may well be one that skips.
+        let never_ran = match options.is_full() {
+            true => report::never_ran(&reports),
+            false => vec![],
+        };
+        self.show(&reports, &never_ran)?;
         host?;
-        Ok(report::exit(&reports))
+        Ok(report::exit(&reports, &never_ran))
     }
 
     /// Builds the mutants of `mutations.toml`, and looks whether their tests fail.
@@ -120,10 +125,13 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn show(&self, reports: &[KernelReport]) -> Result<()> {
+    fn show(&self, reports: &[KernelReport], never_ran: &[String]) -> Result<()> {
         let target = &self.workspace.target;
-        report::write(reports, target)?;
-        self.ui.say(report::details(reports));
+        report::write(reports, never_ran, target)?;
+        self.ui.say(report::details(reports) + &report::unproved(never_ran));
+        for report in reports.iter().filter(|report| self.matrix.find(&report.kernel).is_none()) {
+            self.ui.say(verdict::text(report, &self.matrix.newest().version));
+        }
         self.ui.say(report::table(reports));
         self.ui.say(format!("reports: {}/kernel-report.{{json,xml,txt}}", target.display()));
         let unknown = reports.iter().filter(|r| r.outcome == Verdict::Error).count();

@@ -18,7 +18,9 @@ use crate::console;
 use crate::failure::{Interrupted, usage};
 use crate::guardian::{self, Post, qemu_log};
 use crate::interrupt::{self, Busy};
-use crate::job::{self, Event, GUEST_SHARE, JOB_FILE, Job, RELEASE_FILE, RUNNER_FILE, Work};
+use crate::job::{
+    self, CONFIG_FILE, Event, GUEST_SHARE, JOB_FILE, Job, RELEASE_FILE, RUNNER_FILE, Work,
+};
 use crate::kernels::Kernel;
 
 /// How often a guest's loop looks at the clock and at [`interrupt::requested`].
@@ -126,6 +128,10 @@ impl Guest<'_> {
         fs::write(share.join(JOB_FILE), serde_json::to_vec(&job)?)
             .with_context(|| format!("cannot write to {}", share.display()))?;
 
+        if let Some(config) = &self.kernel.config {
+            fs::copy(config, share.join(CONFIG_FILE))
+                .with_context(|| format!("cannot copy {} into the share", config.display()))?;
+        }
         // Cargo replaces the runner's file when it builds the tests of the host: a copy stays.
         let exe = share.join(RUNNER_FILE);
         fs::copy("/proc/self/exe", &exe).context("cannot copy the runner into the share")?;

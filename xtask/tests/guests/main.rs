@@ -1,132 +1,20 @@
 //! The runner's verdicts, on real guests that do what guests should not. Each test copies the
 //! fixture's workspace, so that they can run side by side and leave nothing.
 
+mod alone;
+mod support;
+
 use std::fs::{self, Permissions};
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rstest::rstest;
-use serde_json::Value;
-use tempfile::TempDir;
 
-const KERNEL: &str = "6.12";
-
-/// A workspace of its own, with the real matrix.
-struct Fixture {
-    dir: TempDir,
-}
-
-struct Run {
-    code: Option<i32>,
-    /// Standard output and standard error.
-    said: String,
-}
-
-impl Fixture {
-    fn new() -> Self {
-        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixture");
-        copy(&from, dir.path());
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        for file in ["kernels.toml", "vmtest.toml"] {
-            fs::copy(root.join(file), dir.path().join(file)).unwrap();
-        }
-        Fixture { dir }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// Adds to the kernel arguments of every target.
-    fn with_kernel_args(self, more: &str) -> Self {
-        self.edit("vmtest.toml", |text| text.replace(" no5lvl", &format!(" no5lvl {more}")));
-        self
-    }
-
-    fn edit(&self, name: &str, change: impl Fn(&str) -> String) {
-        let before = fs::read_to_string(self.path(name)).unwrap();
-        let after = change(&before);
-        assert_ne!(before, after, "the change to {name} changes nothing");
-        fs::write(self.path(name), after).unwrap();
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-        command
-            .args(args)
-            .current_dir(self.dir.path())
-            .env("CARGO_TARGET_DIR", self.path("target"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        command
-    }
-
-    fn xtask(&self, args: &[&str]) -> Run {
-        Run::of(self.command(args).output().unwrap())
-    }
-
-    /// Runs with these lines on standard input.
-    fn xtask_with_input(&self, args: &[&str], input: &str) -> Run {
-        let mut child = self.command(args).stdin(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-        Run::of(child.wait_with_output().unwrap())
-    }
-
-    /// Runs one of the fixture's tests on one kernel.
-    fn test(&self, name: &str, options: &[&str]) -> Run {
-        let mut args = vec!["test", "-k", KERNEL];
-        args.extend(options);
-        args.extend(["--", name]);
-        self.xtask(&args)
-    }
-
-    /// What came of a test on the first kernel: its outcome, and the whole of its result.
-    fn outcome(&self, name: &str) -> (String, Value) {
-        let report = &self.report()[0];
-        let tests = report["tests"].as_array().unwrap();
-        let test = tests.iter().find(|t| t["name"] == name);
-        let test = test.unwrap_or_else(|| panic!("{name} is not in {report}")).clone();
-        (test["outcome"].as_str().unwrap().to_owned(), test)
-    }
-
-    fn report(&self) -> Value {
-        let json = fs::read_to_string(self.path("target/kernel-report.json")).unwrap();
-        serde_json::from_str(&json).unwrap()
-    }
-}
-
-impl Run {
-    fn of(output: Output) -> Self {
-        let said = [output.stdout, output.stderr].concat();
-        Run { code: output.status.code(), said: String::from_utf8_lossy(&said).into_owned() }
-    }
-
-    #[track_caller]
-    fn ends(&self, code: i32, saying: &[&str]) {
-        assert_eq!(self.code, Some(code), "{}", self.said);
-        for words in saying {
-            assert!(self.said.contains(words), "{words:?} is missing from:\n{}", self.said);
-        }
-    }
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &target),
-            false => _ = fs::copy(entry.path(), target).unwrap(),
-        }
-    }
-}
+use crate::support::{Fixture, KERNEL, Run};
 
 #[test]
 fn tests_that_pass_fail_and_skip_are_told_apart() {
@@ -139,6 +27,8 @@ fn tests_that_pass_fail_and_skip_are_told_apart() {
             "libtest did not say that the test passed",
             "which it can run on: it needs Linux 5.0",
             "needs Linux 99.0: it has not been written",
+            "for want of CONFIG_BPF, which this kernel has",
+            "needs CONFIG_HID_BPF: it is about mice [6.12]",
             "colour",
             "green",
         ],
@@ -150,13 +40,16 @@ fn tests_that_pass_fail_and_skip_are_told_apart() {
     assert_eq!(outcome("exits_before_it_is_counted"), "failed");
     assert_eq!(outcome("needs_a_newer_kernel"), "skipped");
     assert_eq!(outcome("skips_what_it_should_run"), "failed");
+    assert_eq!(outcome("skips_for_an_option_that_is_there"), "failed");
+    let (skipped, test) = fixture.outcome("guest::mixed::needs_an_option_that_is_not_there");
+    assert_eq!((skipped.as_str(), &test["missing"]), ("skipped", &"CONFIG_HID_BPF".into()));
     assert_eq!(outcome("is_ignored"), "skipped");
     let report = &fixture.report()[0];
     assert_eq!(report["outcome"], "failed");
     let counts = ["passed", "failed", "skipped"].map(|c| report[c].as_u64().unwrap());
-    assert_eq!(counts, [1, 4, 2]);
+    assert_eq!(counts, [1, 5, 3]);
     let junit = fs::read_to_string(fixture.path("target/kernel-report.xml")).unwrap();
-    assert!(junit.contains(r#"tests="7" skipped="2" failures="4""#), "{junit}");
+    assert!(junit.contains(r#"tests="9" skipped="3" failures="5""#), "{junit}");
 }
 
 #[test]
@@ -176,55 +69,6 @@ fn a_kernel_that_panics_fails_the_test_that_ran() {
         .test("panics_the_kernel", &[])
         .ends(1, &["ended without a verdict", "Kernel panic", "during guest::panics_the_kernel"]);
     assert_eq!(fixture.report()[0]["tests"][0]["outcome"], "failed");
-}
-
-#[test]
-fn a_test_with_a_guest_of_its_own_passes_if_the_kernel_reports_what_it_announced() {
-    let fixture = Fixture::new();
-    fixture.test("as_it_said", &[]).ends(0, &["6.12 danger::panics_as_it_said: passed"]);
-    let (outcome, test) = fixture.outcome("danger::panics_as_it_said");
-    assert_eq!(outcome, "passed");
-    assert_eq!((&test["rule"]["id"], &test["answer"]), (&"P1".into(), &"dies: it panics".into()));
-    assert_eq!(fixture.outcome("danger::deep::warns_as_it_said").0, "passed");
-    assert_eq!(fixture.report()[0]["passed"], 2);
-    // Each has had a guest to itself, whose log is kept.
-    let log = |guest: &str| {
-        let log = fixture.path("target/guests").join(guest).join("console.log");
-        fs::read_to_string(&log).unwrap_or_else(|e| panic!("{}: {e}", log.display()))
-    };
-    assert!(log("6.12-danger.panics_as_it_said").contains("Kernel panic"));
-    let warned = log("6.12-danger.deep.warns_as_it_said");
-    assert_eq!(warned.matches("xtask: begin ").count(), 1, "{warned}");
-    assert!(!fixture.path("target/guests").join(KERNEL).exists());
-}
-
-#[test]
-fn a_test_with_a_guest_of_its_own_fails_if_the_kernel_reports_otherwise() {
-    let fixture = Fixture::new();
-    fixture.test("no_good", &["--test", "danger"]).ends(
-        1,
-        &[
-            "the kernel did not report \"Kernel panic\": the guest lived",
-            "in the guest of danger::no_good::panics_without_a_word: the guest ended without",
-            "during danger::no_good::panics_without_a_word",
-            "danger::no_good::is_too_new: needs Linux 99.0",
-            "danger::no_good::is_ignored: marked #[ignore]",
-        ],
-    );
-    let outcome = |name: &str| fixture.outcome(&format!("danger::no_good::{name}")).0;
-    assert_eq!(outcome("lives_against_its_word"), "failed");
-    assert_eq!(outcome("panics_without_a_word"), "failed");
-    assert_eq!(outcome("is_too_new"), "skipped");
-    assert_eq!(outcome("is_ignored"), "skipped");
-    let report = &fixture.report()[0];
-    let counts = ["passed", "failed", "skipped"].map(|c| report[c].as_u64().unwrap());
-    assert_eq!((counts, &report["outcome"]), ([0, 2, 2], &"failed".into()));
-}
-
-#[test]
-fn a_report_that_is_announced_beside_other_tests_fails() {
-    let run = Fixture::new().test("announces_a_report_beside_others", &[]);
-    run.ends(1, &["only tests of alone targets may expect a report"]);
 }
 
 #[test]
@@ -336,8 +180,18 @@ fn a_log_that_was_cut_fails_a_run_whose_tests_pass() {
     if !nix::unistd::geteuid().is_root() {
         command.args(["--user", "--map-root-user"]);
     }
-    command.args(["--mount", "sh", "-c", "mount -t tmpfs -o size=24k tmpfs \"$0\" && exec \"$@\""]);
-    command.arg(&guests).arg(run.get_program()).args(run.get_args());
+    // Room for the copies of the runner and of the kernel's configuration, and 24 KiB for the rest.
+    fixture.xtask(&["kernels", "fetch", "-k", KERNEL]).ends(0, &[]);
+    let config = fixture.path("target/kernels").join(KERNEL).join("config");
+    let copies = [Path::new(env!("CARGO_BIN_EXE_xtask")), &config];
+    let pages = copies.map(|file| fs::metadata(file).unwrap().len().div_ceil(4096));
+    let size = 4 * pages.iter().sum::<u64>() + 24;
+    let mount = format!("mount -t tmpfs -o size={size}k tmpfs \"$0\" && exec \"$@\"");
+    command
+        .args(["--mount", "sh", "-c", &mount])
+        .arg(&guests)
+        .arg(run.get_program())
+        .args(run.get_args());
     command.current_dir(fixture.dir.path()).env("CARGO_TARGET_DIR", fixture.path("target"));
     Run::of(command.output().unwrap()).ends(1, &["cannot be scanned", "is the disk full"]);
 }
