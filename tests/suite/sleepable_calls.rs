@@ -59,12 +59,7 @@ const KSOCK: History = &[
     (SOCKETS, Loads),
 ];
 
-fn said(types: &[&str]) -> String {
-    types.join(", ")
-}
-
-/// In the statement, `call` stands for the whole of what `bpf/tests/sleepable_calls.bpf.c` has
-/// under this name.
+/// Types whose callbacks have always been alike are one case.
 #[rstest]
 #[case("copy_from_user_task", &["fentry", "lsm", "syscall"], ALWAYS)]
 #[case("copy_from_user_task", &["xdp", "tc", "cgroup_skb"], TASK_IN_NETWORK)]
@@ -89,7 +84,8 @@ fn said(types: &[&str]) -> String {
 #[test_log::test]
 #[serial]
 fn is_allowed(#[case] call: &str, #[case] types: &[&str], #[case] history: History) {
-    let statement = format!("{} may be called by callbacks of: {}", kernel_name(call), said(types));
+    let statement =
+        format!("{} may be called by callbacks of: {}", kernel_name(call), types.join(", "));
     rule(&format!("C-{call}-{}", types[0]), GROUP, &statement);
     if !needs_bpf_wq() {
         return;
@@ -128,7 +124,7 @@ fn kernel_name(call: &str) -> String {
 #[test_log::test]
 #[serial]
 fn is_refused(#[case] call: &str, #[case] function: &str, #[case] types: &[&str]) {
-    let statement = format!("{function} is refused to callbacks of: {}", said(types));
+    let statement = format!("{function} is refused to callbacks of: {}", types.join(", "));
     rule(&format!("C-{call}-not-{}", types[0]), GROUP, &statement);
     if !needs_bpf_wq()
         || (call == "ksock_create" && !needs(SOCKETS, "bpf_ksock_create came with 7.3"))
