@@ -17,6 +17,8 @@ mod errors;
 mod header;
 #[path = "suite/kernel.rs"]
 mod kernel;
+#[path = "suite/latency.rs"]
+mod latency;
 #[path = "suite/maps.rs"]
 mod maps;
 #[path = "suite/memory.rs"]
@@ -25,6 +27,8 @@ mod memory;
 mod program_types;
 #[path = "suite/simple.rs"]
 mod simple;
+#[path = "suite/sleepable_calls.rs"]
+mod sleepable_calls;
 #[path = "suite/sleeping.rs"]
 mod sleeping;
 #[path = "suite/starting.rs"]

@@ -68,6 +68,12 @@ fn sleep(called: &Called) -> Sleep {
     }
 }
 
+/// Waits until the callback ends.
+#[track_caller]
+fn ended(called: &Called) -> Sleep {
+    eventually("the callback ends", || Some(sleep(called)).filter(|sleep| sleep.ended != 0))
+}
+
 /// Says what the next callback is to read.
 fn is_to_read(called: &Called, pid: i32, address: u64) {
     let map = called.map("sleeps");
@@ -177,10 +183,7 @@ fn waits_for_a_device(
 
     let answered = now();
     page.answer();
-    let awake = eventually("the callback ends", || {
-        let sleep = sleep(&called);
-        (sleep.ended != 0).then_some(sleep)
-    });
+    let awake = ended(&called);
     assert_eq!(awake.err, OK);
     assert_eq!(awake.data, CONTENT);
     assert!(awake.ended > answered, "it ended before the answer: {awake:?}, {answered}");
@@ -206,10 +209,7 @@ fn allocates() {
     let mut called = Called::load("sleeping", &["arm_allocating", "from_fentry"]);
     assert_eq!(called.call("arm_allocating"), [OK, OK]);
     run(&mut called, "from_fentry", &[]);
-    let done = eventually("the callback ends", || {
-        let sleep = sleep(&called);
-        (sleep.ended != 0).then_some(sleep)
-    });
+    let done = ended(&called);
     assert_eq!(done.err, OK);
     // WRITTEN of `bpf/tests/sleeping.bpf.c`.
     assert_eq!(read_word(done.address), Ok(0x57_5061_7265));
@@ -241,10 +241,7 @@ fn does_not_wait_for_userfaultfd() {
     let missing = Missing::new();
     is_to_read(&called, std::process::id() as i32, missing.at.as_ptr() as u64);
     run(&mut called, "from_fentry", &[]);
-    let done = eventually("the callback ends", || {
-        let sleep = sleep(&called);
-        (sleep.ended != 0).then_some(sleep)
-    });
+    let done = ended(&called);
     assert_eq!(done.err, Err(EFAULT));
 }
 
@@ -325,8 +322,5 @@ fn borrows_the_memory_of_whoever_ran_before() {
 fn reads_own(called: &mut Called, address: u64) -> Sleep {
     is_to_read(called, 0, address);
     run(called, "from_fentry", &[]);
-    eventually("the callback ends", || {
-        let sleep = sleep(called);
-        (sleep.ended != 0).then_some(sleep)
-    })
+    ended(called)
 }
