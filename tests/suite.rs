@@ -15,14 +15,20 @@ mod elements;
 mod errors;
 #[path = "suite/header.rs"]
 mod header;
+#[path = "suite/hid.rs"]
+mod hid;
 #[path = "suite/kernel.rs"]
 mod kernel;
+#[path = "suite/ksock.rs"]
+mod ksock;
 #[path = "suite/maps.rs"]
 mod maps;
 #[path = "suite/memory.rs"]
 mod memory;
 #[path = "suite/program_types.rs"]
 mod program_types;
+#[path = "suite/regressions.rs"]
+mod regressions;
 #[path = "suite/simple.rs"]
 mod simple;
 #[path = "suite/starting.rs"]

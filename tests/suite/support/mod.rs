@@ -2,6 +2,8 @@
 
 pub mod btf;
 pub mod called;
+pub mod cgroup;
+mod config;
 pub mod loading;
 pub mod noise;
 pub mod restricted;
@@ -14,6 +16,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+
+pub use config::needs_config;
 
 /// More than anything here takes, also in an emulated machine.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -38,6 +42,18 @@ pub fn needs(first: (u32, u32), reason: &str) -> bool {
     let needs = format!("{}.{}", first.0, first.1);
     event(&json!({"skip": {"needs": needs, "reason": reason}}));
     false
+}
+
+/// Whether the running kernel has a fix; if not, the test is recorded as skipped, and has to
+/// return. The fix came to `series`, and to these releases of the stable series before it.
+#[must_use]
+pub fn needs_fix(series: (u32, u32), stable: &[(u32, u32, u32)], reason: &str) -> bool {
+    let kernel = bpf_wq::Kernel::running();
+    let patch = kernel.release().split(|c: char| !c.is_ascii_digit()).nth(2);
+    let patch: u32 = patch.and_then(|patch| patch.parse().ok()).unwrap_or(0);
+    let (major, minor) = version();
+    stable.iter().any(|(a, b, first)| (*a, *b) == (major, minor) && patch >= *first)
+        || needs(series, reason)
 }
 
 /// Whether the kernel has workqueues for BPF.
