@@ -2,9 +2,11 @@
 //! `cargo xtask test`; elsewhere they do nothing, and say so.
 
 #[path = "suite/support/mod.rs"]
-#[allow(dead_code, reason = "the suite uses the rest")]
+#[allow(dead_code, unused_imports, reason = "the suite uses the rest")]
 mod support;
 
+#[path = "danger/alone.rs"]
+mod alone;
 #[path = "danger/malformed.rs"]
 mod malformed;
 #[path = "danger/teardown.rs"]

@@ -15,8 +15,12 @@ mod elements;
 mod errors;
 #[path = "suite/header.rs"]
 mod header;
+#[path = "suite/hid.rs"]
+mod hid;
 #[path = "suite/kernel.rs"]
 mod kernel;
+#[path = "suite/ksock.rs"]
+mod ksock;
 #[path = "suite/latency.rs"]
 mod latency;
 #[path = "suite/maps.rs"]
@@ -25,6 +29,8 @@ mod maps;
 mod memory;
 #[path = "suite/program_types.rs"]
 mod program_types;
+#[path = "suite/regressions.rs"]
+mod regressions;
 #[path = "suite/simple.rs"]
 mod simple;
 #[path = "suite/sleepable_calls.rs"]

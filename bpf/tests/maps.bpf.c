@@ -104,20 +104,20 @@ static int on_work(void *map, int *key, void *value)
 }
 
 /* A program that creates the element and starts its workqueue: 0 or an errno. */
-#define USE(name, value_type, member) \
-	SEC("syscall") \
-	int use_##name(void *ctx) \
+#define PROGRAM(name, section, map, value_type, member) \
+	SEC(section) \
+	int name(void *ctx) \
 	{ \
 		value_type fresh = {}, *elem; \
 		int key = 0, err; \
 \
-		err = bpf_map_update_elem(&name, &key, &fresh, BPF_ANY); \
+		err = bpf_map_update_elem(&map, &key, &fresh, BPF_ANY); \
 		if (err) \
 			return err; \
-		elem = bpf_map_lookup_elem(&name, &key); \
+		elem = bpf_map_lookup_elem(&map, &key); \
 		if (!elem) \
 			return -1; \
-		err = bpf_wq_init(&elem->member, &name, 0); \
+		err = bpf_wq_init(&elem->member, &map, 0); \
 		if (err) \
 			return err; \
 		err = bpf_wq_set_callback(&elem->member, on_work, 0); \
@@ -125,6 +125,8 @@ static int on_work(void *map, int *key, void *value)
 			return err; \
 		return bpf_wq_start(&elem->member, 0); \
 	}
+
+#define USE(name, value_type, member) PROGRAM(use_##name, "syscall", name, value_type, member)
 
 USE(array, struct elem, work)
 USE(hash, struct elem, work)
@@ -134,6 +136,12 @@ USE(rhash, struct elem, work)
 USE(array_of_one, struct array_of_one, work[0])
 USE(nested, struct nested, one.two.three.work)
 USE(beside_a_timer, struct beside_a_timer, work)
+
+/* As the kernel's own selftests. */
+PROGRAM(tc_array, "tc", array, struct elem, work)
+PROGRAM(tc_hash, "tc", hash, struct elem, work)
+PROGRAM(tc_hash_no_prealloc, "tc", hash_no_prealloc, struct elem, work)
+PROGRAM(tc_lru_hash, "tc", lru_hash, struct elem, work)
 
 /* Only loaded: they are refused. */
 #define INIT(name, value_type, member) \

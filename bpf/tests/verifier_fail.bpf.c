@@ -131,6 +131,14 @@ int wrong_offset(void *ctx)
 }
 
 SEC("tc")
+int wrong_offset_set_callback(void *ctx)
+{
+	struct elem *elem = lookup();
+
+	return elem ? bpf_wq_set_callback((void *)&elem->work + 1, on_work, 0) : 0;
+}
+
+SEC("tc")
 int variable_offset(void *ctx)
 {
 	struct elem *elem = lookup();

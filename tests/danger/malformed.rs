@@ -4,9 +4,10 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 
+use crate::alone::{expects, is_alone};
 use crate::support::creating::{Types, create, with_map};
 use crate::support::loading::{load, load_alone};
-use crate::support::{expects, is_alone, is_before, needs_bpf_wq, rule};
+use crate::support::{is_before, needs_bpf_wq, rule};
 
 const GROUP: &str = "What takes the kernel down";
 

@@ -7,10 +7,11 @@ use std::os::fd::AsFd as _;
 use libbpf_rs::{Link, MapCore as _, MapFlags, Object, ProgramInput};
 use rstest::rstest;
 
+use crate::alone::{expects, is_alone};
 use crate::support::called::{program_exists, program_info};
 use crate::support::fuse::Page;
 use crate::support::loading::{choose, load, open};
-use crate::support::{eventually, expects, is_alone, needs, needs_bpf_wq, rule};
+use crate::support::{eventually, needs, needs_bpf_wq, rule};
 
 const GROUP: &str = "What takes the kernel down";
 

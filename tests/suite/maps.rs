@@ -21,11 +21,17 @@ fn assert_errno(result: &io::Result<OwnedFd>, errno: i32) {
 
 /// Starts the workqueue of the map's one element, and waits for the callback's value.
 fn runs_in(map: &str) {
+    runs_from(&format!("use_{map}"), &[], map);
+}
+
+/// The same from the program named, which gets this data.
+fn runs_from(name: &str, data: &[u8], map: &str) {
     let fd = create("maps", map, Types::Given).unwrap_or_else(|error| panic!("{map}: {error}"));
-    let object = load(with_map("maps", map, &fd, &format!("use_{map}"))).expect("it loads");
-    let name = format!("use_{map}");
-    let program = object.progs_mut().find(|p| p.name() == name.as_str()).expect("the program");
-    let output = program.test_run(ProgramInput::default()).expect("the program runs");
+    let object = load(with_map("maps", map, &fd, name)).expect("it loads");
+    let program = object.progs_mut().find(|p| p.name() == name).expect("the program");
+    let data_in = (!data.is_empty()).then_some(data);
+    let output = program.test_run(ProgramInput { data_in, ..ProgramInput::default() });
+    let output = output.expect("the program runs");
     assert_eq!(output.return_value as i32, 0, "update, init, set_callback or start failed");
     let found = object.maps().find(|m| m.name() == map).expect("the map");
     eventually("the callback writes its value", || {
@@ -34,10 +40,11 @@ fn runs_in(map: &str) {
     });
 }
 
-/// The kernel's own selftests `wq`: `test_call_array_sleepable`,
-/// `test_syscall_array_sleepable`, `test_call_hash_sleepable`,
-/// `test_call_hash_malloc_sleepable` and `test_call_lru_sleepable`. Here each of them has to
-/// run the callback.
+/// The kernel's own selftests `wq`: `test_call_array_sleepable` and `test_syscall_array_sleepable`
+/// (27-array), `test_call_hash_sleepable` (27-hash), `test_call_hash_malloc_sleepable`
+/// (27-hash_no_prealloc) and `test_call_lru_sleepable` (27-lru_hash). They look at what the
+/// programs return, and of `test_syscall_array_sleepable` whether the callback ran. Here each has
+/// to run it, from a tc program and from a syscall program. That a callback sleeps is shown where it does, in `sleeping`.
 #[rstest]
 #[case::array("array", "an array may hold a bpf_wq")]
 #[case::hash("hash", "a hash may hold a bpf_wq")]
@@ -49,6 +56,8 @@ fn may_hold_a_wq(#[case] map: &str, #[case] statement: &str) {
     rule(&format!("27-{map}"), GROUP, statement);
     if needs_bpf_wq() {
         runs_in(map);
+        // An Ethernet frame with nothing in it.
+        runs_from(&format!("tc_{map}"), &[0; 64], map);
     }
 }
 

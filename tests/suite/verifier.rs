@@ -43,9 +43,9 @@ macro_rules! always {
 /// Where an entry names 6.18, 7.0 or 7.3, the kernel tried before it was 6.12, 6.18 or 7.0:
 /// the change lies somewhere between.
 ///
-/// The kernel's own selftests `failures_wq`:
-/// `test_wq_init_nomap` (V1), `test_wq_init_wrong_map` (V2), `test_wrong_wq_pointer` (V3),
-/// `test_wrong_wq_pointer_offset` (V4) and `test_bad_wq_off` (V5).
+/// The kernel's own selftests `failures_wq`: `test_wq_init_nomap` (V1), `test_wq_init_wrong_map`
+/// (V2), `test_wrong_wq_pointer` (V3-set-callback), `test_wrong_wq_pointer_offset`
+/// (V4-set-callback) and `test_bad_wq_off` (V5).
 #[rstest]
 #[case::map_is_no_map(
     "V1",
@@ -103,6 +103,12 @@ macro_rules! always {
     "V4",
     "the pointer to a bpf_wq has to have its exact offset",
     "wrong_offset",
+    always!(Refused("-EINVAL", "off 9 doesn't point to 'struct bpf_wq' that is at 8"))
+)]
+#[case::wrong_offset_set_callback(
+    "V4-set-callback",
+    "bpf_wq_set_callback's pointer has to have the exact offset of a bpf_wq",
+    "wrong_offset_set_callback",
     always!(Refused("-EINVAL", "off 9 doesn't point to 'struct bpf_wq' that is at 8"))
 )]
 #[case::variable_offset(
@@ -248,8 +254,7 @@ const SLEEPS_BY_HELPER: History = &[
 const SLEEPS_BY_KFUNC: Verdict =
     Refused("-EACCES", "program must be sleepable to call sleepable kfunc bpf_copy_from_user_str");
 
-/// Claim S7, first half. The kernel's own selftests `verifier_async_cb_context`:
-/// `timer_non_sleepable_prog` (V15-timer) and `timer_sleepable_prog` (V18-helper).
+/// Claim S7, first half.
 #[rstest]
 #[case::by_helper("V15-main", "a sleepable helper", "main_sleeps_by_helper", SLEEPS_BY_HELPER)]
 #[case::by_kfunc("V16-main", "a sleepable kfunc", "main_sleeps_by_kfunc", always!(SLEEPS_BY_KFUNC))]
@@ -267,6 +272,7 @@ fn sleeping_is_refused_in_the_program(
     }
 }
 
+/// The kernel's own selftest `verifier_async_cb_context`: `timer_non_sleepable_prog` (V15-timer).
 #[rstest]
 #[case::by_helper("V15-timer", "a sleepable helper", "timer_sleeps_by_helper", SLEEPS_BY_HELPER)]
 #[case::by_kfunc("V16-timer", "a sleepable kfunc", "timer_sleeps_by_kfunc", always!(SLEEPS_BY_KFUNC))]
@@ -286,6 +292,8 @@ fn sleeping_is_refused_in_a_timer(
 
 /// Accepted before 469d638d1520: a callback of a timer was taken for a part of its
 /// program. The fix came to 6.18.2, so that of the kernels tried 6.17 is the last without.
+///
+/// The kernel's own selftest `verifier_async_cb_context`: `timer_sleepable_prog` (V18-helper).
 #[rstest]
 #[case::by_helper("V18-helper", "a sleepable helper", "timer_of_sleepable_sleeps_by_helper", &[
     (FROM_THE_FIRST, Loads),

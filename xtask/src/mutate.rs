@@ -177,15 +177,20 @@ pub fn judge_mutants(mutations: &[Mutation], report: &KernelReport) -> (String, 
             true => style("caught").green(),
             false => style("SURVIVED").red().bold(),
         };
-        let short = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         rows.push(vec![
             mutation.test.clone(),
-            short(&mutation.to),
-            short(&mutation.from),
+            own_lines(&mutation.to, &mutation.from),
+            own_lines(&mutation.from, &mutation.to),
             verdict.to_string(),
         ]);
     }
     (align(&rows), survivors)
+}
+
+/// The lines of one text that the other has not.
+fn own_lines(text: &str, other: &str) -> String {
+    let own = text.lines().filter(|line| !other.lines().any(|o| o == *line));
+    own.map(str::trim).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

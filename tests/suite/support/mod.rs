@@ -2,6 +2,8 @@
 
 pub mod btf;
 pub mod called;
+pub mod cgroup;
+mod config;
 pub mod creating;
 pub mod fuse;
 pub mod loading;
@@ -18,6 +20,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+
+pub use config::needs_config;
 
 /// More than anything here takes, also in an emulated machine.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -44,6 +48,18 @@ pub fn needs(first: (u32, u32), reason: &str) -> bool {
     false
 }
 
+/// Whether the running kernel has a fix; if not, the test is recorded as skipped, and has to
+/// return. The fix came to `series`, and to these releases of the stable series before it.
+#[must_use]
+pub fn needs_fix(series: (u32, u32), stable: &[(u32, u32, u32)], reason: &str) -> bool {
+    let kernel = bpf_wq::Kernel::running();
+    let patch = kernel.release().split(|c: char| !c.is_ascii_digit()).nth(2);
+    let patch: u32 = patch.and_then(|patch| patch.parse().ok()).unwrap_or(0);
+    let (major, minor) = version();
+    stable.iter().any(|(a, b, first)| (*a, *b) == (major, minor) && patch >= *first)
+        || needs(series, reason)
+}
+
 /// Whether the kernel has workqueues for BPF.
 #[must_use]
 pub fn needs_bpf_wq() -> bool {
@@ -60,7 +76,7 @@ pub fn rule(id: &str, group: &str, statement: &str) {
 
 /// A rule, with the program of its topic if that has one: `bpf/tests/arming.bpf.c` for
 /// `tests/suite/arming.rs`.
-fn stated(id: &str, group: &str, statement: &str, file: &str) -> serde_json::Value {
+pub fn stated(id: &str, group: &str, statement: &str, file: &str) -> serde_json::Value {
     let topic = Path::new(file).file_stem().expect("a file's name");
     let program = Path::new("bpf/tests").join(topic).with_extension("bpf.c");
     let program = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -71,28 +87,6 @@ fn stated(id: &str, group: &str, statement: &str, file: &str) -> serde_json::Val
     json!({
         "id": id, "group": group, "statement": statement, "file": file, "program": program
     })
-}
-
-/// Whether the test has a machine of its own, which it may take down; if not, nothing happens, and
-/// it has to return.
-#[must_use]
-pub fn is_alone() -> bool {
-    let alone = std::env::var_os("XTASK_ALONE").is_some();
-    if !alone {
-        let why = "it may take the kernel down: `cargo xtask test --test danger` gives it a guest";
-        event(&json!({"skip": {"reason": why}}));
-    }
-    alone
-}
-
-/// States the rule of a test that makes the kernel report a fault: the words of the report, in
-/// their order, and what becomes of the kernel, as the compatibility table lists it. Comes right
-/// before the deed. It goes to the kernel's log, which survives the kernel.
-#[track_caller]
-pub fn expects(id: &str, group: &str, statement: &str, report: &[&str], answer: &str) {
-    let rule = stated(id, group, statement, Location::caller().file());
-    let expected = json!({"rule": rule, "report": report, "answer": answer});
-    std::fs::write("/dev/kmsg", format!("<6>xtask: expects {expected}\n")).expect("/dev/kmsg");
 }
 
 /// Records what this kernel does where it differs from the rule's statement, such as
@@ -119,7 +113,7 @@ pub fn fact(name: &str, value: &str) {
 }
 
 /// Tells the runner; without one, whoever looks at the terminal.
-fn event(event: &serde_json::Value) {
+pub fn event(event: &serde_json::Value) {
     let line = format!("{event}\n");
     let written = match std::env::var_os("XTASK_EVENTS") {
         Some(path) => OpenOptions::new()
