@@ -117,7 +117,7 @@ impl Device {
         }
         event.extend(DESCRIPTOR);
         let mut uhid = OpenOptions::new().read(true).write(true).open("/dev/uhid").expect(
-            "/dev/uhid, which the module uhid brings: `modules` of kernels.toml has it loaded",
+            "/dev/uhid, which the module uhid brings: `test_modules` of kernels.toml has it loaded",
         );
         uhid.write_all(&event).expect("a HID device");
         let (id, node) = eventually("the kernel takes the device", || find(&unique));
