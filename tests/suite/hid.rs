@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use libbpf_rs::{Link, MapCore as _, MapHandle, Object};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -117,11 +117,20 @@ impl Device {
         }
         event.extend(DESCRIPTOR);
         let mut uhid = OpenOptions::new().read(true).write(true).open("/dev/uhid").expect(
-            "/dev/uhid, which the module uhid brings: `modules` of kernels.toml has it loaded",
+            "/dev/uhid, which the module uhid brings: `test_modules` of kernels.toml has it loaded",
         );
         uhid.write_all(&event).expect("a HID device");
-        let (id, node) = eventually("the kernel takes the device", || find(&unique));
-        Self { uhid, hidraw: File::open(node).expect("the hidraw device"), id }
+        let (id, hidraw) = eventually("the kernel takes the device", || find(&unique));
+        let mut device = Self { uhid, hidraw, id };
+        // Until its driver is ready, the kernel drops what the device sends, and says nothing.
+        eventually("reports arrive", || {
+            device.sends([2, 0, 0, 0]);
+            device.has_report(PollTimeout::ZERO).then_some(())
+        });
+        while device.has_report(PollTimeout::ZERO) {
+            device.report();
+        }
+        device
     }
 
     /// The device sends this report.
@@ -133,20 +142,24 @@ impl Device {
         self.uhid.write_all(&event).expect("a report");
     }
 
+    fn has_report(&self, limit: PollTimeout) -> bool {
+        let mut fds = [PollFd::new(self.hidraw.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, limit).expect("poll") == 1
+    }
+
     /// The next report that programs of user space get.
     #[track_caller]
     fn report(&mut self) -> Vec<u8> {
-        let mut fds = [PollFd::new(self.hidraw.as_fd(), PollFlags::POLLIN)];
         let limit = PollTimeout::try_from(DEADLINE).expect("a time limit");
-        assert_eq!(poll(&mut fds, limit).expect("poll"), 1, "no report within {DEADLINE:?}");
+        assert!(self.has_report(limit), "no report within {DEADLINE:?}");
         let mut report = [0; 64];
         let size = self.hidraw.read(&mut report).expect("a report");
         report[..size].to_vec()
     }
 }
 
-/// The number of the device with this unique name, and its hidraw device.
-fn find(unique: &str) -> Option<(u32, PathBuf)> {
+/// The number of the device with this unique name, and its hidraw device, once it has both.
+fn find(unique: &str) -> Option<(u32, File)> {
     let devices = fs::read_dir("/sys/bus/hid/devices").ok()?;
     devices.flatten().map(|entry| entry.path()).find_map(|path| {
         let info = fs::read_to_string(path.join("uevent")).ok()?;
@@ -154,6 +167,6 @@ fn find(unique: &str) -> Option<(u32, PathBuf)> {
         // BUS:VENDOR:PRODUCT.NUMBER
         let id = u32::from_str_radix(path.extension()?.to_str()?, 16).ok()?;
         let node = fs::read_dir(path.join("hidraw")).ok()?.next()?.ok()?.file_name();
-        Some((id, Path::new("/dev").join(node)))
+        Some((id, File::open(Path::new("/dev").join(node)).ok()?))
     })
 }

@@ -18,6 +18,9 @@ pub struct Matrix {
     pub root: PathBuf,
     /// What the initramfs loads.
     pub modules: Vec<String>,
+    /// Those that tests need: loaded where the kernel has them.
+    #[serde(default)]
+    pub test_modules: Vec<String>,
     /// The kernels, in the order of the file.
     pub kernel: Vec<Pinned>,
 }

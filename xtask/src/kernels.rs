@@ -155,7 +155,7 @@ fn ensure_pinned(
 fn key(pinned: &Pinned, matrix: &Matrix) -> String {
     let mut hash = Sha256::new();
     let packages = pinned.package.iter().map(|package| &package.sha256);
-    for part in packages.chain(&matrix.modules) {
+    for part in packages.chain(&matrix.modules).chain(&matrix.test_modules) {
         hash.update(part);
         hash.update("\n");
     }
@@ -202,12 +202,20 @@ fn fetch_pinned(
     let inside = |path: &&str| directories.iter().any(|dir| path.starts_with(dir));
     let paths = debs.iter().flat_map(Deb::paths).filter(inside);
     let available = Available::new(paths, &String::from_utf8_lossy(&builtin));
-    let chosen = available
-        .select(&matrix.modules, |path| find(path)?.ok_or_else(|| anyhow!("{path} is gone")))?;
+    let chosen = available.select(&wanted(matrix, &available), |path| {
+        find(path)?.ok_or_else(|| anyhow!("{path} is gone"))
+    })?;
     let modules = initramfs::modules(&chosen)?;
     cache
         .install(key, &[("vmlinuz", &vmlinuz), ("config", &config), ("modules.cpio", &modules)])?;
     Ok(())
+}
+
+/// The modules to load: those without which nothing boots, and those that tests need, as far as
+/// this kernel has them.
+fn wanted(matrix: &Matrix, available: &Available) -> Vec<String> {
+    let for_tests = matrix.test_modules.iter().filter(|module| available.has(module));
+    matrix.modules.iter().chain(for_tests).cloned().collect()
 }
 
 fn ensure_image(
@@ -228,7 +236,7 @@ fn ensure_image(
                     directory.display()
                 )));
             }
-            available.select(&matrix.modules, |path| {
+            available.select(&wanted(matrix, &available), |path| {
                 fs::read(path).with_context(|| format!("reading {path}"))
             })?
         }
@@ -352,7 +360,7 @@ mod tests {
             Pinned { series: series.into(), version: version.into(), release, package: vec![] }
         };
         let kernel = ["6.9.8", "6.10.2", "6.2.1"].map(kernel).to_vec();
-        Matrix { root: PathBuf::new(), modules: vec![], kernel }
+        Matrix { root: PathBuf::new(), modules: vec![], test_modules: vec![], kernel }
     }
 
     fn names(words: &[&str]) -> Vec<String> {

@@ -33,6 +33,12 @@ impl Available {
         self.paths.is_empty() && self.builtin.is_empty()
     }
 
+    /// Whether the kernel has a module, or has it built in.
+    pub fn has(&self, module: &str) -> bool {
+        let name = module.replace('-', "_");
+        self.builtin.contains(&name) || self.paths.contains_key(&name)
+    }
+
     /// The wanted modules and all that they depend on, each after what it needs. Packages bring
     /// no `modules.dep` (depmod writes it at installation), so the modules themselves are asked.
     pub fn select(
@@ -162,6 +168,14 @@ mod tests {
         let error = available.select(&["9p".to_owned()], read).err().unwrap();
         assert_eq!(format!("{error:#}").matches("9p.ko").count(), 1, "{error:#}");
         assert!(format!("{error:#}").contains("not a kernel module"), "{error:#}");
+    }
+
+    #[test]
+    fn a_kernel_has_modules_and_what_is_built_in() {
+        let available = Available::new(["hid/hid-generic.ko.xz"].into_iter(), "drivers/uhid.ko\n");
+        assert!(available.has("hid-generic") && available.has("hid_generic"));
+        assert!(available.has("uhid"));
+        assert!(!available.has("hid"));
     }
 
     #[test]
