@@ -159,7 +159,7 @@ mod tests {
             package: vec![],
         };
         let kernel = ["6.12", "7.3"].map(kernel).to_vec();
-        Matrix { root: PathBuf::new(), modules: vec![], kernel }
+        Matrix { root: PathBuf::new(), modules: vec![], test_modules: vec![], kernel }
     }
 
     #[test]
