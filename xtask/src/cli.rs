@@ -108,8 +108,8 @@ enum Command {
     /// Run all tests as root on every kernel, or on the kernels named
     ///
     /// Without -k, --test or names of tests, the tests of the host (doc tests, and those of the
-    /// runner) run first, and a test that skips itself on every kernel fails the run. Reports are written to kernel-report.json, .xml (JUnit) and .txt in the
-    /// target directory.
+    /// runner) run first, and a test that skips itself on every kernel fails the run. Reports are
+    /// written to kernel-report.json, .xml (JUnit) and .txt in the target directory.
     Test(TestOptions),
     /// Open a root shell in a guest; it ends with the shell
     Shell {

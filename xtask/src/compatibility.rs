@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use crate::config::Matrix;
 use crate::failure::{failed, usage};
 use crate::page;
-use crate::report::KernelReport;
-use crate::rules::{Answer, Group, groups};
+use crate::report::{KernelReport, never_ran};
+use crate::rules::{Answer, Group, Kind, groups};
 
 /// Writes the documents from the reports of all kernels of the matrix, or compares them with what
 /// is there.
@@ -25,6 +25,14 @@ pub fn make(
     let groups = groups(&reports);
     if groups.is_empty() {
         return Err(usage("no test of the report states a rule"));
+    }
+    if let Some(never) = never_ran(&reports).first() {
+        return Err(failed(format!("no kernel of the matrix ran {never}")));
+    }
+    let rows = groups.iter().flat_map(|group| &group.rows);
+    let mut answers = rows.flat_map(|row| row.answers.iter().flatten());
+    if !only_check && answers.any(|answer| answer.kind == Kind::Failed) {
+        return Err(failed("a test of the run failed: the document is made from one that passed"));
     }
     let kernels: Vec<&str> = reports.iter().map(|report| report.kernel.as_str()).collect();
     let made = [
