@@ -39,5 +39,7 @@ mod sleepable_calls;
 mod sleeping;
 #[path = "suite/starting.rs"]
 mod starting;
+#[path = "suite/teardown.rs"]
+mod teardown;
 #[path = "suite/verifier.rs"]
 mod verifier;

@@ -1,0 +1,64 @@
+//! What goes away while its callback sleeps, and when all of it is gone.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd as _;
+
+use libbpf_rs::{Link, MapCore as _, MapFlags, Object, ProgramInput};
+
+use super::called::program_info;
+use super::fuse::Page;
+use super::loading::{choose, load, open};
+
+/// Programs of `bpf/tests/teardown.bpf.c`, loaded.
+pub struct Loaded {
+    object: Object,
+    links: Vec<Link>,
+}
+
+impl Loaded {
+    /// Loads these programs, whose callback waits for the page.
+    pub fn new(programs: &[&str], page: &Page) -> Self {
+        let mut open = open("teardown");
+        programs.iter().for_each(|program| choose(&mut open, program));
+        let object = load(open).expect("it loads");
+        let pages = object.maps().find(|map| map.name() == "pages").expect("map pages");
+        let value = [page.pid() as u64, page.address()].map(u64::to_ne_bytes).concat();
+        pages.update(&0_u32.to_ne_bytes(), &value, MapFlags::ANY).expect("the page is named");
+        Self { object, links: vec![] }
+    }
+
+    /// A program's id.
+    pub fn id(&self, program: &str) -> u32 {
+        let found = self.object.progs().find(|p| p.name() == program).expect("the program");
+        program_info(found.as_fd()).id
+    }
+
+    /// Runs a program once, and asserts that it returns 0, or what lets a frame pass.
+    pub fn run(&mut self, program: &str) {
+        let found = self.object.progs_mut().find(|p| p.name() == program).expect("the program");
+        let frame = [0; 64];
+        let mut input = ProgramInput::default();
+        let mut expected = 0;
+        if program.starts_with("fentry") {
+            self.links.push(found.attach().expect("it is attached"));
+        } else if program.starts_with("xdp") {
+            input.data_in = Some(&frame);
+            expected = 2;
+        }
+        let output = found.test_run(input).expect("the program runs");
+        assert_eq!(output.return_value, expected, "{program}");
+    }
+}
+
+/// The text of a program that is gone is freed by a worker, a grace period later.
+pub fn wait_until_text_is_freed() {
+    for _ in 0..3 {
+        fs::write("/sys/module/rcutree/parameters/do_rcu_barrier", "1").expect("rcu_barrier");
+        for _ in 0..20 {
+            // SAFETY: takes numbers only.
+            let result = unsafe { libc::syscall(libc::SYS_membarrier, 1, 0, 0) };
+            assert_eq!(result, 0, "membarrier: {}", io::Error::last_os_error());
+        }
+    }
+}
