@@ -2,7 +2,7 @@
 //! `cargo xtask test`; elsewhere they do nothing, and say so.
 
 #[path = "suite/support/mod.rs"]
-#[allow(dead_code, unused_imports, reason = "the suite uses the rest")]
+#[allow(dead_code, reason = "the suite uses the rest")]
 mod support;
 
 #[path = "danger/alone.rs"]

@@ -6,7 +6,7 @@ use crate::alone::{expects, is_alone};
 use crate::support::called::program_exists;
 use crate::support::fuse::Page;
 use crate::support::teardown::{Loaded, wait_until_text_is_freed};
-use crate::support::{eventually, needs, needs_bpf_wq, rule};
+use crate::support::{eventually, needs, needs_bpf_wq, needs_config, rule};
 
 const GROUP: &str = "What takes the kernel down";
 
@@ -20,7 +20,11 @@ const STATEMENT: &str = "while its callback sleeps, its loader may exit";
 fn armed_by_itself(#[case] id: &str, #[case] program: &str, #[case] which: &str) {
     let statement = format!("{which} sets its own callback; {STATEMENT}");
     rule(id, GROUP, &statement);
-    if !needs_bpf_wq() || !may_sleep(id) || !is_alone() {
+    if !needs_bpf_wq()
+        || !may_sleep(id)
+        || !needs_config("CONFIG_FUSE_FS", "the callback waits for a file system")
+        || !is_alone()
+    {
         return;
     }
     let page = Page::new(&42_u64.to_ne_bytes());

@@ -3,7 +3,7 @@
 use serial_test::serial;
 
 use crate::support::called::{Called, OK, get, word};
-use crate::support::{eventually, needs_bpf_wq, rule};
+use crate::support::{eventually, fact, needs_bpf_wq, rule};
 
 /// Of each kind.
 const SAMPLES: u64 = 400;
@@ -32,9 +32,10 @@ impl Delays {
         self.0[(self.0.len() - 1) * percent / 100]
     }
 
-    fn print(&self, name: &str) {
+    /// The median, what 99 of 100 do not exceed, and the longest, in the table of all kernels.
+    fn record(&self, name: &str) {
         let [median, p99, most] = [50, 99, 100].map(|percent| self.percentile(percent) / 1000);
-        println!("{name}: median {median} us, 99% {p99} us, all {most} us");
+        fact(&format!("{name}: median, 99%, all, us"), &format!("{median}, {p99}, {most}"));
     }
 }
 
@@ -64,8 +65,8 @@ fn is_of_the_order_of_a_timer() {
         }
     }
     let [timer, work] = [TIMER, WORK].map(|which| Delays::of(&called, which));
-    timer.print("bpf_timer");
-    work.print("bpf_wq");
+    timer.record("bpf_timer");
+    work.record("bpf_wq");
     assert!(
         work.percentile(50) < FAR_LESS_THAN_CLAIMED * timer.percentile(50),
         "medians in ns: bpf_wq {}, bpf_timer {}",

@@ -10,7 +10,7 @@ use crate::support::loading::Verdict::{self, Loads, Refused};
 use crate::support::loading::{
     FROM_THE_FIRST, History, assert_verdict, choose, load, load_alone, on_this_kernel, open,
 };
-use crate::support::{answer, eventually, needs, needs_bpf_wq, rule};
+use crate::support::{answer, eventually, needs, needs_bpf_wq, needs_config, rule};
 
 const GROUP: &str = "Sleepable calls in a callback";
 
@@ -87,7 +87,7 @@ fn is_allowed(#[case] call: &str, #[case] types: &[&str], #[case] history: Histo
     let statement =
         format!("{} may be called by callbacks of: {}", kernel_name(call), types.join(", "));
     rule(&format!("C-{call}-{}", types[0]), GROUP, &statement);
-    if !needs_bpf_wq() {
+    if !needs_bpf_wq() || !needs_its_config(call) {
         return;
     }
     match on_this_kernel(history) {
@@ -103,6 +103,18 @@ fn is_allowed(#[case] call: &str, #[case] types: &[&str], #[case] history: Histo
             are_refused(call, types, |_| Refused(errno, words));
         }
     }
+}
+
+/// What a kernel has to be built with to have the call.
+fn needs_its_config(call: &str) -> bool {
+    let option = match call {
+        "crypto_ctx_create" => "CONFIG_CRYPTO_ECB",
+        "verify_pkcs7_signature" => "CONFIG_SYSTEM_DATA_VERIFICATION",
+        "lookup_user_key" => "CONFIG_KEYS",
+        "get_file_xattr" => "CONFIG_BPF_LSM",
+        _ => return true,
+    };
+    needs_config(option, "the kernel function comes with it, or works only with it")
 }
 
 /// Each is: of several in one object, the first would hide the others.
@@ -142,6 +154,7 @@ fn is_refused(#[case] call: &str, #[case] function: &str, #[case] types: &[&str]
     let statement = format!("{function} is refused to callbacks of: {}", types.join(", "));
     rule(&format!("C-{call}-not-{}", types[0]), GROUP, &statement);
     if !needs_bpf_wq()
+        || !needs_its_config(call)
         || (call == "ksock_create" && !needs(SOCKETS, "bpf_ksock_create came with 7.3"))
     {
         return;
@@ -170,7 +183,10 @@ fn runs(#[case] call: &str, #[case] does: &str, #[case] first: (u32, u32), #[cas
         GROUP,
         &format!("{}, called by a callback, {does}", kernel_name(call)),
     );
-    if !needs_bpf_wq() || !needs(first, "refused to SEC(\"syscall\") programs before") {
+    if !needs_bpf_wq()
+        || !needs_its_config(call)
+        || !needs(first, "refused to SEC(\"syscall\") programs before")
+    {
         return;
     }
     let program = format!("syscall_{call}");

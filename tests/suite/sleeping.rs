@@ -23,7 +23,7 @@ use crate::support::loading::Verdict::{Loads, Refused};
 use crate::support::loading::{
     FROM_THE_FIRST, History, assert_verdict, load_alone, on_this_kernel,
 };
-use crate::support::{eventually, needs_bpf_wq, rule};
+use crate::support::{eventually, needs_bpf_wq, needs_config, rule};
 
 const GROUP: &str = "Sleeping";
 
@@ -152,7 +152,7 @@ fn waits_for_a_device(
 ) {
     let statement = "a callback that waits for a file system has its data, long after";
     rule(id, GROUP, &format!("{statement} {which} has started it and returned"));
-    if !needs_bpf_wq() {
+    if !needs_bpf_wq() || !needs_config("CONFIG_FUSE_FS", "the test is the file system") {
         return;
     }
     let page = Page::new(CONTENT);
@@ -233,7 +233,7 @@ fn read_word(address: u64) -> Result<u64, Errno> {
 #[serial]
 fn does_not_wait_for_userfaultfd() {
     rule("H3", GROUP, "bpf_copy_from_user_task of a page that userfaultfd holds: -EFAULT at once");
-    if !needs_bpf_wq() {
+    if !needs_bpf_wq() || !needs_config("CONFIG_USERFAULTFD", "it is about userfaultfd") {
         return;
     }
     let mut called = Called::load("sleeping", &["arm", "from_fentry"]);
