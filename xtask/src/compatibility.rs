@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use crate::config::Matrix;
 use crate::failure::{failed, usage};
 use crate::page;
-use crate::report::{KernelReport, never_ran};
-use crate::rules::{Answer, Group, Kind, groups};
+use crate::report::{KernelReport, Verdict, never_ran};
+use crate::rules::{Answer, Group, groups};
 
 /// Writes the documents from the reports of all kernels of the matrix, or compares them with what
 /// is there.
@@ -22,17 +22,22 @@ pub fn make(
     only_check: bool,
 ) -> Result<()> {
     let reports = read(reports, matrix)?;
+    if let Some(report) = reports.iter().find(|report| report.part) {
+        let kernel = &report.kernel;
+        return Err(usage(format!("on {kernel} only some of the tests ran: run all of them")));
+    }
+    if let Some(report) = reports.iter().find(|report| report.outcome != Verdict::Passed) {
+        let kernel = &report.kernel;
+        return Err(failed(format!(
+            "{kernel} did not pass: the document is made of those that do"
+        )));
+    }
     let groups = groups(&reports);
     if groups.is_empty() {
         return Err(usage("no test of the report states a rule"));
     }
     if let Some(never) = never_ran(&reports).first() {
         return Err(failed(format!("no kernel of the matrix ran {never}")));
-    }
-    let rows = groups.iter().flat_map(|group| &group.rows);
-    let mut answers = rows.flat_map(|row| row.answers.iter().flatten());
-    if !only_check && answers.any(|answer| answer.kind == Kind::Failed) {
-        return Err(failed("a test of the run failed: the document is made from one that passed"));
     }
     let kernels: Vec<&str> = reports.iter().map(|report| report.kernel.as_str()).collect();
     let made = [
@@ -73,7 +78,10 @@ fn read(files: &[PathBuf], matrix: &Matrix) -> Result<Vec<KernelReport>> {
         })?;
         sorted.push(all.remove(found));
     }
-    Ok(sorted)
+    match all.first() {
+        Some(report) => Err(usage(format!("{} has two reports, or is unknown", report.kernel))),
+        None => Ok(sorted),
+    }
 }
 
 fn compare(document: &Path, made: &str) -> Result<()> {
@@ -223,6 +231,20 @@ mod tests {
         fs::write(&file, serde_json::to_string(&bare).unwrap()).unwrap();
         let error = make(&[file], &matrix(), &docs, false).unwrap_err();
         assert!(error.to_string().contains("states a rule"), "{error}");
+        let mut failed = sample();
+        failed[0].outcome = Verdict::Failed;
+        let file = dir.path().join("failed.json");
+        fs::write(&file, serde_json::to_string(&failed).unwrap()).unwrap();
+        let error = make(&[file], &matrix(), &docs, false).unwrap_err();
+        assert!(error.to_string().contains("6.12 did not pass"), "{error}");
+        let mut part = sample();
+        part[1].part = true;
+        let file = dir.path().join("part.json");
+        fs::write(&file, serde_json::to_string(&part).unwrap()).unwrap();
+        let error = make(&[file], &matrix(), &docs, false).unwrap_err();
+        assert!(error.to_string().contains("only some of the tests"), "{error}");
+        let twice = [files.clone(), files.clone()].concat();
+        assert!(make(&twice, &matrix(), &docs, false).is_err());
         files.pop();
         let error = make(&files, &matrix(), &docs, false).unwrap_err();
         assert!(error.to_string().contains("lacks 6.12"), "{error}");

@@ -14,8 +14,8 @@ use nix::sys::signal::Signal;
 
 use crate::console::{BEGIN, END};
 use crate::job::{
-    self, CONFIG_FILE, Event, Filter, JOB_FILE, Job, Outcome, RELEASE_FILE, TestBinary, TestResult,
-    Work,
+    self, CONFIG_FILE, Event, Filter, JOB_FILE, Job, NOTES_FILE, Outcome, RELEASE_FILE, TestBinary,
+    TestResult, Work,
 };
 use crate::kconfig::{self, Running};
 use crate::libtest::{self, Test};
@@ -29,7 +29,7 @@ const RELEASE_LIMIT: Duration = Duration::from_secs(20);
 pub fn run(share: &Path) -> Result<i32> {
     let job = fs::read(share.join(JOB_FILE)).context("cannot read the job")?;
     let job: Job = serde_json::from_slice(&job).context("cannot read the job")?;
-    let host = Host { marker: &job.marker };
+    let host = Host { marker: &job.marker, share };
     host.tell(&Event::Started { release: kconfig::release()? })?;
     let kernel = mount_bpffs().and_then(|()| Running::find(&share.join(CONFIG_FILE)));
     let ended = match kernel.and_then(|kernel| work(&job, &kernel, &host)) {
@@ -65,6 +65,7 @@ fn log_to_kernel(line: &str) -> Result<()> {
 
 struct Host<'a> {
     marker: &'a str,
+    share: &'a Path,
 }
 
 impl Host<'_> {
@@ -117,7 +118,7 @@ fn tests(
         } else {
             host.tell(&Event::Begin { test: name.clone() })?;
             log_to_kernel(&format!("{BEGIN}{name}"))?;
-            one(&test, name, kernel)?
+            one(&test, name, kernel, &host.share.join(NOTES_FILE))?
         };
         failed += usize::from(result.outcome == Outcome::Failed);
         host.tell(&Event::Test(Box::new(result)))?;
@@ -125,9 +126,10 @@ fn tests(
     Ok((failed == 0, format!("{failed} failed")))
 }
 
-fn one(test: &Test, name: String, kernel: &Running) -> Result<TestResult> {
+/// Runs one test. Its notes are in the share: the host reads them there if the guest dies.
+fn one(test: &Test, name: String, kernel: &Running, notes: &Path) -> Result<TestResult> {
     let binary = test.binary;
-    let mut notes = tempfile::NamedTempFile::new().context("cannot make the test's event file")?;
+    fs::write(notes, "").context("cannot make the test's event file")?;
     let mut output = tempfile::tempfile().context("cannot make the test's output file")?;
     let begun = Instant::now();
     let mut command = Command::new(&binary.path);
@@ -139,7 +141,7 @@ fn one(test: &Test, name: String, kernel: &Running) -> Result<TestResult> {
     }
     let status = command
         .args(["--exact", &test.name, "--nocapture", "--include-ignored"])
-        .env("XTASK_EVENTS", notes.path())
+        .env("XTASK_EVENTS", notes)
         .env("CARGO_MANIFEST_DIR", &binary.dir)
         .current_dir(&binary.dir)
         .stdin(Stdio::null())
@@ -153,8 +155,7 @@ fn one(test: &Test, name: String, kernel: &Running) -> Result<TestResult> {
     output.rewind()?;
     output.read_to_end(&mut said)?;
     let said = String::from_utf8_lossy(&said).into_owned();
-    let mut noted = String::new();
-    notes.read_to_string(&mut noted).context("cannot read the test's events")?;
+    let noted = fs::read_to_string(notes).context("cannot read the test's events")?;
 
     let mut result = TestResult { seconds, ..TestResult::named(name) };
     (result.outcome, result.reason) = match Notes::parse(&noted) {

@@ -15,6 +15,9 @@ pub const CONFIG_FILE: &str = "config";
 /// The file, in the same place, that lets the guest end: the host has all of its console.
 pub const RELEASE_FILE: &str = "release";
 
+/// The file, in the same place, that holds what the test that runs has noted.
+pub const NOTES_FILE: &str = "notes";
+
 /// The file, in the same place, that is the runner itself.
 pub const RUNNER_FILE: &str = "xtask";
 

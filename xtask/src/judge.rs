@@ -10,6 +10,7 @@ use crate::console::{self, Scanner};
 use crate::expected::{self, Announced};
 use crate::failure::usage;
 use crate::job::{Event, Outcome, TestResult};
+use crate::notes::Notes;
 use crate::report::{KernelReport, Verdict};
 use crate::vm::End;
 
@@ -65,6 +66,8 @@ pub struct Over<'a> {
     pub tally: Tally,
     /// Its console.
     pub log: &'a Path,
+    /// What its last test has noted.
+    pub noted: String,
 }
 
 /// The verdict on a guest.
@@ -96,6 +99,10 @@ pub fn judge(over: Over, scanner: &Scanner) -> Result<KernelReport> {
             let why = why_failed(&announced, &over, scanner);
             let mut result = announced_result(test, over.log, &over.tally, why);
             result.rule = announced.expected.rule;
+            let noted = Notes::parse(&over.noted).ok().and_then(|notes| notes.rule);
+            if let (Some(rule), Some(noted)) = (&mut result.rule, noted) {
+                rule.program = noted.program;
+            }
             result.answer = announced.expected.answer;
             Ok(report_on(over, result))
         }
@@ -152,7 +159,7 @@ fn report_on(over: Over, result: TestResult) -> KernelReport {
 
 /// The verdict on a guest whose kernel was to report nothing.
 fn judge_tests(over: Over, scanner: &Scanner) -> Result<KernelReport> {
-    let Over { kernel, accel, end, mut tally, log, .. } = over;
+    let Over { kernel, accel, end, mut tally, log, noted, .. } = over;
     if tally.none_runs {
         return Err(usage(
             "no test was chosen, or only tests marked #[ignore]: a run of none proves nothing",
@@ -160,6 +167,7 @@ fn judge_tests(over: Over, scanner: &Scanner) -> Result<KernelReport> {
     }
     let is_done = matches!(end, End::Marker { .. });
     let mut reasons = Vec::new();
+    let mut unreached = 0;
     let mut outcome = Verdict::Passed;
     match end {
         End::Marker { success: true, .. } if tally.chosen == Some(tally.tests.len()) => (),
@@ -182,8 +190,13 @@ fn judge_tests(over: Over, scanner: &Scanner) -> Result<KernelReport> {
                 tally.tests.push(TestResult {
                     reason: "the guest ended while it ran".into(),
                     seconds: begun.elapsed().as_secs_f64(),
+                    rule: Notes::parse(&noted).ok().and_then(|notes| notes.rule),
                     ..TestResult::named(test)
                 });
+            }
+            unreached = tally.chosen.unwrap_or(0).saturating_sub(tally.tests.len());
+            if unreached > 0 {
+                reason.push_str(&format!("; {unreached} tests did not get to run"));
             }
             reasons.push(reason);
         }
@@ -208,6 +221,7 @@ fn judge_tests(over: Over, scanner: &Scanner) -> Result<KernelReport> {
     }
     let mut report = KernelReport::new(kernel.to_owned(), accel, tally.tests);
     report.release = tally.release;
+    report.unreached = unreached;
     if report.failed > 0 {
         outcome = Verdict::Failed;
     }
@@ -250,7 +264,8 @@ mod tests {
             tally.event(&Event::Test(Box::new(result)));
         }
         let accel = Accel::Tcg;
-        let over = Over { kernel: "6.12", accel, alone, end, tally, log: file.path() };
+        let noted = r#"{"rule":{"id":"9","group":"g","statement":"s","file":"f"}}"#.into();
+        let over = Over { kernel: "6.12", accel, alone, end, tally, log: file.path(), noted };
         judge(over, &Scanner::new().unwrap()).unwrap()
     }
 

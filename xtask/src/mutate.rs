@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::batch::Batch;
 use crate::failure::{failed, usage};
-use crate::job::{Filter, Ignored, Outcome, TestBinary};
+use crate::job::{Filter, Ignored, Outcome, TestBinary, TestResult};
 use crate::libtest;
 use crate::report::{KernelReport, Verdict, align};
 use crate::workspace::Workspace;
@@ -155,6 +155,13 @@ impl Mutants {
     }
 }
 
+impl Drop for Mutants {
+    fn drop(&mut self) {
+        // Nothing is lost with it if it stays: the next run clears it.
+        _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
 /// Whether the tests pass as they are; without that, their failure proves nothing.
 pub fn judge_originals(report: &KernelReport) -> Result<()> {
     match (report.outcome, report.skipped) {
@@ -171,7 +178,10 @@ pub fn judge_mutants(mutations: &[Mutation], report: &KernelReport) -> (String, 
     for mutation in mutations {
         let name = |test: &str| test.ends_with(&format!("::{}", mutation.test));
         let of_it: Vec<_> = report.tests.iter().filter(|test| name(&test.name)).collect();
-        let caught = !of_it.is_empty() && of_it.iter().all(|t| t.outcome == Outcome::Failed);
+        // A test whose guest died or hung has not noticed anything.
+        let noticed =
+            |t: &&TestResult| t.outcome == Outcome::Failed && t.output.contains("panicked at");
+        let caught = !of_it.is_empty() && of_it.iter().all(noticed);
         survivors += usize::from(!caught);
         let verdict = match caught {
             true => style("caught").green(),
@@ -197,7 +207,6 @@ fn own_lines(text: &str, other: &str) -> String {
 mod tests {
     use super::*;
     use crate::accel::Accel;
-    use crate::job::TestResult;
 
     fn mutation() -> Mutation {
         Mutation {
@@ -223,15 +232,26 @@ mod tests {
         assert!(Mutation { to: "== 1".into(), ..mutation() }.apply(dir.path()).is_err());
     }
 
+    /// As the tests change.
+    #[test]
+    fn the_mutations_of_this_workspace_fit() {
+        load(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()).unwrap();
+    }
+
     #[test]
     fn only_a_test_that_failed_has_caught_its_mutation() {
         let report = |outcome| {
-            let test = TestResult { outcome, ..TestResult::named("suite::a::counts".into()) };
+            let output = "thread panicked at a.rs:1".into();
+            let test =
+                TestResult { outcome, output, ..TestResult::named("suite::a::counts".into()) };
             KernelReport::new("6.12".into(), Accel::Tcg, vec![test])
         };
         assert_eq!(judge_mutants(&[mutation()], &report(Outcome::Failed)).1, 0);
         assert_eq!(judge_mutants(&[mutation()], &report(Outcome::Passed)).1, 1);
         assert_eq!(judge_mutants(&[mutation()], &report(Outcome::Skipped)).1, 1);
+        let mut died = report(Outcome::Failed);
+        died.tests[0].output.clear();
+        assert_eq!(judge_mutants(&[mutation()], &died).1, 1);
         let none = KernelReport::new("6.12".into(), Accel::Tcg, vec![]);
         assert_eq!(judge_mutants(&[mutation()], &none).1, 1);
     }

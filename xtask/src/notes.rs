@@ -16,6 +16,8 @@ enum Note {
     Rule(Rule),
     /// What this kernel does about the rule, where it differs from what the rule says.
     Answer(String),
+    /// The program that it loads, from the workspace's root.
+    Program(String),
     /// Something about the kernel that the table shows: a column, and a cell.
     Fact(Fact),
 }
@@ -102,15 +104,26 @@ impl Notes {
     /// Reads the file's text.
     pub fn parse(text: &str) -> Result<Self> {
         let mut notes = Notes::default();
+        let mut first = None;
         for line in text.lines() {
             let note = serde_json::from_str(line)
                 .with_context(|| format!("a line of its event file cannot be read: {line}"))?;
             match note {
                 Note::Skip(skip) => notes.skip = Some(skip),
                 Note::Rule(rule) => notes.rule = Some(rule),
-                Note::Answer(answer) => notes.answer = answer,
+                Note::Program(program) => _ = first.get_or_insert(program),
+                Note::Answer(answer) => {
+                    let word = answer.split(':').next().unwrap_or_default();
+                    if !["yes", "no", "dies"].contains(&word) {
+                        bail!("its answer is neither yes, no nor dies: {answer}");
+                    }
+                    notes.answer = answer;
+                }
                 Note::Fact(fact) => notes.facts.push((fact.name, fact.value)),
             }
+        }
+        if let Some(rule) = &mut notes.rule {
+            rule.program = first;
         }
         Ok(notes)
     }
@@ -161,12 +174,17 @@ mod tests {
         let notes = Notes::parse(concat!(
             r#"{"rule":{"id":"10","group":"Running","statement":"three are one","file":"f.rs"}}"#,
             "\n",
+            r#"{"program":"a.bpf.c"}"#,
+            "\n",
+            r#"{"program":"b.bpf.c"}"#,
+            "\n",
             r#"{"answer":"no: -EBUSY"}"#,
             "\n",
             r#"{"fact":{"name":"ABI","value":"new"}}"#,
         ))
         .unwrap();
-        assert_eq!(notes.rule.unwrap().id, "10");
+        let rule = notes.rule.unwrap();
+        assert_eq!((rule.id.as_str(), rule.program.as_deref()), ("10", Some("a.bpf.c")));
         assert_eq!(notes.answer, "no: -EBUSY");
         assert_eq!(notes.facts, [("ABI".to_owned(), "new".to_owned())]);
     }
@@ -176,5 +194,6 @@ mod tests {
         assert!(Notes::parse(r#"{"skipp":{}}"#).is_err());
         assert!(Notes::parse(r#"{"skip":{"reason":"why","need":"7.0"}}"#).is_err());
         assert!(Notes::parse(r#"{"answer""#).is_err());
+        assert!(Notes::parse(r#"{"answer":"refused"}"#).is_err());
     }
 }

@@ -46,6 +46,12 @@ pub struct KernelReport {
     pub failed: usize,
     /// Tests that this kernel is too old for, or that are marked `#[ignore]`.
     pub skipped: usize,
+    /// Tests that did not get to run, as the guest died before.
+    #[serde(default)]
+    pub unreached: usize,
+    /// Whether only some of the tests were to run.
+    #[serde(default)]
+    pub part: bool,
     /// From the first boot of a guest to the verdict on it, all guests together.
     pub seconds: f64,
     /// Every test that was begun or skipped.
@@ -66,6 +72,8 @@ impl KernelReport {
             passed: count(Outcome::Passed),
             failed: count(Outcome::Failed),
             skipped: count(Outcome::Skipped),
+            unreached: 0,
+            part: false,
             seconds: 0.0,
             tests,
         }
@@ -94,6 +102,7 @@ impl KernelReport {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
+        self.unreached += other.unreached;
         self.seconds += other.seconds;
         self.tests.extend(other.tests);
     }
@@ -229,8 +238,13 @@ pub fn total(reports: &[KernelReport]) -> String {
 }
 
 /// Writes `kernel-report.json`, `.xml` (JUnit) and `.txt` (what the terminal shows) into the
-/// directory.
-pub fn write(reports: &[KernelReport], never_ran: &[String], dir: &Path) -> Result<()> {
+/// directory. `verdicts` are those on kernels of the user's own.
+pub fn write(
+    reports: &[KernelReport],
+    never_ran: &[String],
+    verdicts: &str,
+    dir: &Path,
+) -> Result<()> {
     // What a failed test printed is in the JUnit file and on the terminal.
     let mut json = serde_json::to_value(reports)?;
     for test in json.as_array_mut().into_iter().flatten() {
@@ -243,7 +257,7 @@ pub fn write(reports: &[KernelReport], never_ran: &[String], dir: &Path) -> Resu
         fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
     };
     let details = details(reports) + &unproved(never_ran);
-    let text = format!("{}{details}\n{}\n", table(reports), total(reports));
+    let text = format!("{}{details}{verdicts}\n{}\n", table(reports), total(reports));
     put("kernel-report.txt", console::strip_ansi_codes(&text).into_owned())?;
     put("kernel-report.json", serde_json::to_string_pretty(&json)? + "\n")?;
     put("kernel-report.xml", junit(reports, never_ran).to_string().context("cannot write JUnit")?)
@@ -318,7 +332,7 @@ mod tests {
     #[test]
     fn the_files_hold_every_test_of_every_kernel() {
         let dir = tempfile::tempdir().unwrap();
-        write(&reports(), &["d".into()], dir.path()).unwrap();
+        write(&reports(), &["d".into()], "\nmine: 3 rules\n", dir.path()).unwrap();
         let json = fs::read_to_string(dir.path().join("kernel-report.json")).unwrap();
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(json[0]["kernel"], "6.12");

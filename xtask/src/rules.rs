@@ -72,7 +72,12 @@ pub fn groups(reports: &[KernelReport]) -> Vec<Group> {
                 rows.push(Row { rule: rule.clone(), answers: vec![Vec::new(); reports.len()] });
                 rows.len() - 1
             });
-            let answers = &mut rows[known].answers[column];
+            // One that skipped itself has loaded none.
+            let row = &mut rows[known];
+            if row.rule.program.is_none() {
+                row.rule.program.clone_from(&rule.program);
+            }
+            let answers = &mut row.answers[column];
             let answer = answer(test);
             if !answers.contains(&answer) {
                 answers.push(answer);

@@ -85,6 +85,8 @@ impl<'a> Session<'a> {
         for (name, e) in missing {
             reports.push(KernelReport::error(name, accel, format!("{e:#}")));
         }
+        let part = !(options.tests.is_empty() && options.libtest.is_empty());
+        reports.iter_mut().for_each(|report| report.part = part);
         // A part of the matrix, or of the tests, may well be one that skips.
         let never_ran = match options.is_full() {
             true => report::never_ran(&reports),
@@ -127,11 +129,12 @@ impl<'a> Session<'a> {
 
     fn show(&self, reports: &[KernelReport], never_ran: &[String]) -> Result<()> {
         let target = &self.workspace.target;
-        report::write(reports, never_ran, target)?;
+        let own = reports.iter().filter(|report| self.matrix.find(&report.kernel).is_none());
+        let newest = &self.matrix.newest().version;
+        let verdicts: String = own.map(|report| verdict::text(report, newest)).collect();
+        report::write(reports, never_ran, &verdicts, target)?;
         self.ui.say(report::details(reports) + &report::unproved(never_ran));
-        for report in reports.iter().filter(|report| self.matrix.find(&report.kernel).is_none()) {
-            self.ui.say(verdict::text(report, &self.matrix.newest().version));
-        }
+        self.ui.say(verdicts);
         self.ui.say(report::table(reports));
         self.ui.say(format!("reports: {}/kernel-report.{{json,xml,txt}}", target.display()));
         let unknown = reports.iter().filter(|r| r.outcome == Verdict::Error).count();

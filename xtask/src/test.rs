@@ -1,6 +1,7 @@
 //! `cargo xtask test`: the workspace's tests in guests, side by side, and the verdict on each
 //! kernel.
 
+use std::fs;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +15,7 @@ use crate::config::GuestConfig;
 use crate::console::Scanner;
 use crate::failure::{Exit, Interrupted, exit_of};
 use crate::interrupt;
-use crate::job::{Event, Outcome, TestResult, Work};
+use crate::job::{Event, NOTES_FILE, Outcome, TestResult, Work};
 use crate::judge::{Over, Tally, judge};
 use crate::kernels::Kernel;
 use crate::report::{KernelReport, Verdict};
@@ -156,7 +157,9 @@ fn test(
     })?;
     let log = guest.console_log();
     let alone = batch.alone.as_deref();
-    let over = Over { kernel, accel: plan.accel, alone, end: ran.end, tally, log: &log };
+    // A guest that did not come so far has noted nothing.
+    let noted = fs::read_to_string(guest.dir.join("share").join(NOTES_FILE)).unwrap_or_default();
+    let over = Over { kernel, accel: plan.accel, alone, end: ran.end, tally, log: &log, noted };
     let mut report = judge(over, scanner)?;
     if let Some(why) = ran.first_boot {
         report.boots = 2;

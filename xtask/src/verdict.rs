@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use crate::job::Outcome;
-use crate::report::KernelReport;
+use crate::report::{KernelReport, Verdict};
 use crate::rules::{Kind, Row, groups};
 
 /// The rules of a report by what the kernel does about them. `newest` is the newest kernel that
 /// the tests know: what they expect of later ones is what it does.
 pub fn text(report: &KernelReport, newest: &str) -> String {
+    if report.outcome == Verdict::Error {
+        return String::new();
+    }
     let groups = groups(std::slice::from_ref(report));
     let rows: Vec<&Row> = groups.iter().flat_map(|group| &group.rows).collect();
     let of = |kinds: &[Kind]| -> Vec<&Row> {
@@ -22,6 +25,9 @@ pub fn text(report: &KernelReport, newest: &str) -> String {
     text += &format!("  {} of {} rules are as on the kernels known", holds.len(), rows.len());
     let unlike: Vec<&Row> = of(&[Kind::No, Kind::Dies]);
     text += &format!(", {} of them not as stated\n", unlike.len());
+    if report.unreached > 0 {
+        text += &format!("  {} tests did not get to run: the guest died\n", report.unreached);
+    }
     if !others.is_empty() {
         text += &format!("  {} are about other versions\n", others.len());
     }

@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-use super::eventually;
+use super::{eventually, loads};
 
 /// What a call into the kernel returned.
 pub type Code = Result<(), Errno>;
@@ -289,6 +289,7 @@ pub fn on_cpu<T: Send>(cpu: usize, act: impl FnOnce() -> T + Send) -> T {
 }
 
 fn open(name: &str, programs: &[&str]) -> OpenObject {
+    loads(name);
     let path = Path::new(env!("OUT_DIR")).join(format!("{name}.bpf.o"));
     let mut open = ObjectBuilder::default().open_file(&path).expect("the object opens");
     let mut found = 0;

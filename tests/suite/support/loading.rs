@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use libbpf_rs::{Object, ObjectBuilder, OpenObject, PrintLevel};
 
-use super::{needs, version};
+use super::{loads, needs_fix, version};
 
 static LIBBPF_SAID: Mutex<String> = Mutex::new(String::new());
 
@@ -63,6 +63,7 @@ pub fn assert_verdict<T>(result: &Result<T, Refusal>, verdict: Verdict) {
 
 /// Opens an object of `bpf/tests/`, with none of its programs to be loaded.
 pub fn open(object: &str) -> OpenObject {
+    loads(object);
     let path = Path::new(env!("OUT_DIR")).join(format!("{object}.bpf.o"));
     let mut open = ObjectBuilder::default()
         .open_file(&path)
@@ -109,13 +110,6 @@ pub fn choose(open: &mut OpenObject, program: &str) {
 /// is tried in a machine of its own.
 #[must_use]
 pub fn needs_checked_records() -> bool {
-    // 6.18.0 and 6.18.1 are treated as what they are, too old.
-    let release = bpf_wq::Kernel::running().release().to_owned();
-    let early = ["6.18.0", "6.18.1"].iter().any(|early| {
-        release
-            .strip_prefix(early)
-            .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
-    });
-    let first = if early { (6, 19) } else { (6, 18) };
-    needs(first, "before 6.18.2 and 6.19 (5f8d41172931) the verifier has an oops here")
+    let reason = "before 6.18.2 and 6.19 (5f8d41172931) the verifier has an oops here";
+    needs_fix((6, 19), &[(6, 18, 2)], reason)
 }

@@ -16,7 +16,6 @@ use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::panic::Location;
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -75,19 +74,15 @@ pub fn rule(id: &str, group: &str, statement: &str) {
     event(&json!({"rule": stated(id, group, statement, file)}));
 }
 
-/// A rule, with the program of its topic if that has one: `bpf/tests/arming.bpf.c` for
-/// `tests/suite/arming.rs`.
+/// A rule as the runner reads it.
 pub fn stated(id: &str, group: &str, statement: &str, file: &str) -> serde_json::Value {
-    let topic = Path::new(file).file_stem().expect("a file's name");
-    let program = Path::new("bpf/tests").join(topic).with_extension("bpf.c");
-    let program = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("..")
-        .join(&program)
-        .is_file()
-        .then_some(program);
-    json!({
-        "id": id, "group": group, "statement": statement, "file": file, "program": program
-    })
+    json!({"id": id, "group": group, "statement": statement, "file": file})
+}
+
+/// Records that the test loads an object of `bpf/tests/`; the first is the one that its rule points
+/// to.
+pub fn loads(object: &str) {
+    event(&json!({"program": format!("bpf/tests/{object}.bpf.c")}));
 }
 
 /// Records what this kernel does where it differs from the rule's statement, such as
