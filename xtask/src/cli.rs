@@ -110,6 +110,10 @@ enum Command {
     /// Without -k, --test or names of tests, the tests of the host (doc tests, and those of the
     /// runner) run first, and a test that skips itself on every kernel fails the run. Reports are
     /// written to kernel-report.json, .xml (JUnit) and .txt in the target directory.
+    ///
+    /// A test that takes the kernel down has a guest of its own. A kernel that is named by its path
+    /// gets a verdict: which rules hold, which differ from what is known, and which cannot be
+    /// tried, by the option that it was built without.
     Test(TestOptions),
     /// Open a root shell in a guest; it ends with the shell
     Shell {
