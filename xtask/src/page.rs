@@ -1,17 +1,27 @@
 //! The rules by kernels as one HTML page, with all that it needs inside.
 
 use std::fmt::Write;
+use std::sync::LazyLock;
 
 use anyhow::Result;
+use regex::Regex;
 
 use crate::rules::{Answer, Group, Kind, Row};
 
 /// The page.
 pub fn html(kernels: &[&str], groups: &[Group]) -> Result<String> {
+    let usual = usual(kernels.len(), groups);
+    let mut said = String::new();
+    for (kernel, answer) in kernels.iter().zip(&usual) {
+        if let Some(Answer { kind, how }) = answer {
+            let (word, how) = (kind.word(), marked(how));
+            writeln!(said, "<p><b>{kernel}</b>, where nothing else is said: {word}: {how}.</p>")?;
+        }
+    }
     let mut sections = String::new();
     for group in groups {
         writeln!(sections, "<section>\n<h2>{}</h2>", escaped(&group.name))?;
-        group.rows.iter().try_for_each(|row| article(row, kernels, &mut sections))?;
+        group.rows.iter().try_for_each(|row| article(row, kernels, &usual, &mut sections))?;
         sections.push_str("</section>\n");
     }
     let options: String =
@@ -21,12 +31,24 @@ pub fn html(kernels: &[&str], groups: &[Group]) -> Result<String> {
         .replace("{{rules}}", &rules.to_string())
         .replace("{{kernels}}", &kernels.len().to_string())
         .replace("{{options}}", &options)
+        .replace("{{usual}}", &said)
         .replace("{{groups}}", sections.trim_end()))
 }
 
-fn article(row: &Row, kernels: &[&str], text: &mut String) -> Result<()> {
+/// Of each kernel, the answer that it gives to more than half of the rules: it is said once.
+fn usual(kernels: usize, groups: &[Group]) -> Vec<Option<Answer>> {
+    let rows: Vec<&Row> = groups.iter().flat_map(|group| &group.rows).collect();
+    let of = |column: usize| {
+        let answers = || rows.iter().flat_map(|row| &row.answers[column]);
+        let count = |answer: &Answer| answers().filter(|other| *other == answer).count();
+        answers().find(|a| !a.how.is_empty() && 2 * count(a) > rows.len()).cloned()
+    };
+    (0..kernels).map(of).collect()
+}
+
+fn article(row: &Row, kernels: &[&str], usual: &[Option<Answer>], text: &mut String) -> Result<()> {
     let rule = &row.rule;
-    let (id, statement) = (escaped(&rule.id), escaped(&rule.statement));
+    let (id, statement) = (escaped(&rule.id), marked(&rule.statement));
     write!(
         text,
         "<article id=\"{id}\"><div class=\"rule\"><span class=\"id\">{id}</span>{statement}"
@@ -43,11 +65,11 @@ fn article(row: &Row, kernels: &[&str], text: &mut String) -> Result<()> {
         write!(text, "<li class=\"{word}\" data-k=\"{kernel}\"><b>{kernel}</b>{word}</li>")?;
     }
     text.push_str("</ul>\n");
-    let how = by_kernels(row, kernels);
+    let how = by_kernels(row, kernels, usual);
     if !how.is_empty() {
         text.push_str("<ul class=\"how\">");
         for (Answer { kind, how }, range) in how {
-            write!(text, "<li><b>{range}</b> {}: {}</li>", kind.word(), escaped(&how))?;
+            write!(text, "<li><b>{range}</b> {}: {}</li>", kind.word(), marked(&how))?;
         }
         text.push_str("</ul>\n");
     }
@@ -68,10 +90,11 @@ fn weight(kind: Kind) -> u8 {
 }
 
 /// Each answer that says more than its word, with the kernels that give it.
-fn by_kernels(row: &Row, kernels: &[&str]) -> Vec<(Answer, String)> {
+fn by_kernels(row: &Row, kernels: &[&str], usual: &[Option<Answer>]) -> Vec<(Answer, String)> {
     let mut columns: Vec<(Answer, Vec<usize>)> = Vec::new();
     for (column, answers) in row.answers.iter().enumerate() {
-        for answer in answers.iter().filter(|answer| !answer.how.is_empty()) {
+        let unusual = |answer: &&Answer| usual[column].as_ref() != Some(*answer);
+        for answer in answers.iter().filter(|a| !a.how.is_empty()).filter(unusual) {
             match columns.iter_mut().find(|(known, _)| known == answer) {
                 Some((_, known)) => known.push(column),
                 None => columns.push((answer.clone(), vec![column])),
@@ -96,9 +119,17 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
+/// Escaped, and errnos as code, which is not broken at its hyphen.
+fn marked(text: &str) -> String {
+    static ERRNO: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new("-E[A-Z0-9]+").expect("a constant pattern"));
+    ERRNO.replace_all(&escaped(text), "<code>$0</code>").into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::Outcome;
     use crate::rules::{groups, sample};
 
     #[test]
@@ -107,8 +138,20 @@ mod tests {
         assert!(page.contains("3 rules, each proved by a test on 2 unmodified kernels"), "{page}");
         assert!(page.contains("<span class=\"id\">10</span>a | &lt;b&gt;"), "{page}");
         assert!(page.contains("<li class=\"dies\" data-k=\"6.12\"><b>6.12</b>dies</li>"), "{page}");
-        assert!(page.contains("<li><b>6.12</b> no: -EBUSY</li>"), "{page}");
+        assert!(page.contains("<li><b>6.12</b> no: <code>-EBUSY</code></li>"), "{page}");
         assert!(!page.contains("{{"), "{page}");
+    }
+
+    #[test]
+    fn what_a_kernel_says_to_most_rules_is_said_once() {
+        let mut reports = sample();
+        for test in &mut reports[0].tests {
+            (test.outcome, test.reason) = (Outcome::Skipped, "needs Linux 6.10: it came".into());
+        }
+        let page = html(&["6.1", "7.3"], &groups(&reports)).unwrap();
+        let once = "<b>6.1</b>, where nothing else is said: no: needs Linux 6.10: it came.";
+        assert!(page.contains(once), "{page}");
+        assert_eq!(page.matches("it came").count(), 1, "{page}");
     }
 
     #[test]
