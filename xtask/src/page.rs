@@ -119,11 +119,11 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// Escaped, and errnos as code, which is not broken at its hyphen.
+/// Escaped, and as code what stands in backticks, and errnos, which are not broken at their hyphen.
 fn marked(text: &str) -> String {
-    static ERRNO: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new("-E[A-Z0-9]+").expect("a constant pattern"));
-    ERRNO.replace_all(&escaped(text), "<code>$0</code>").into_owned()
+    static CODE: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new("`([^`]+)`|(-E[A-Z0-9]+)").expect("a constant pattern"));
+    CODE.replace_all(&escaped(text), "<code>$1$2</code>").into_owned()
 }
 
 #[cfg(test)]
