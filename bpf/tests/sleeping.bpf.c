@@ -182,13 +182,6 @@ int from_tc(void *ctx)
 	return 0;
 }
 
-SEC("syscall")
-int from_syscall(void *ctx)
-{
-	start();
-	return 0;
-}
-
 #define WRITTEN 0x5750617265
 
 static int allocate(void *map, int *key, void *value)

@@ -15,7 +15,6 @@ extern void bpf_task_release(struct task_struct *task) __ksym;
 
 struct elem {
 	__u64 data;
-	__u64 done;
 	struct bpf_wq work;
 };
 
@@ -26,10 +25,11 @@ struct {
 	__type(value, struct elem);
 } elems SEC(".maps");
 
-/* Memory that nobody gets before the test says so. */
+/* Memory that nobody gets before the test says so, and whether the callback has had its answer. */
 struct page {
 	__u64 pid;
 	__u64 address;
+	__u64 ended;
 };
 
 struct {
@@ -54,7 +54,7 @@ static int sleeps_on_the_page(void *map, int *key, void *value)
 		return 0;
 	bpf_copy_from_user_task(&elem->data, sizeof(elem->data), (void *)page->address, task, 0);
 	bpf_task_release(task);
-	elem->done = 1;
+	page->ended = 1;
 	return 0;
 }
 
@@ -96,6 +96,13 @@ int arm(void *ctx)
 
 SEC("fentry/bpf_fentry_test1")
 int fentry_arms_itself(void *ctx)
+{
+	arm_and_start();
+	return 0;
+}
+
+SEC("fentry.s/bpf_fentry_test1")
+int fentry_s_arms_itself(void *ctx)
 {
 	arm_and_start();
 	return 0;

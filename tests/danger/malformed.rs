@@ -6,8 +6,8 @@ use nix::unistd::{ForkResult, fork};
 
 use crate::alone::{expects, is_alone};
 use crate::support::creating::{Types, create, with_map};
-use crate::support::loading::{load, load_alone};
-use crate::support::{is_before, needs_bpf_wq, rule};
+use crate::support::loading::{Verdict, assert_verdict, load, load_alone};
+use crate::support::{answer, needs_bpf_wq, rule, version};
 
 const GROUP: &str = "What takes the kernel down";
 
@@ -27,15 +27,37 @@ const LAYOUTS: [(&str, &str, Types); 7] = [
     ("maps", "array", Types::Withheld),
 ];
 
-/// What newer kernels answer instead: `maps::bad_layout_cannot_be_used`,
-/// `maps::map_without_types_cannot_be_used`.
+/// Whether the kernel has 5f8d41172931, which looks at a map's record before it looks into it:
+/// since 6.18.2 and 6.19.
+fn is_fixed() -> bool {
+    let kernel = bpf_wq::Kernel::running();
+    let numbers = kernel.release().split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    let release: Vec<u32> = numbers.map_while(Result::ok).collect();
+    release >= vec![6, 18, 2]
+}
+
 #[test_log::test]
 fn layouts() {
     let statement =
         "a program that uses a map with a malformed bpf_wq, or without types, is refused";
     rule("H2", GROUP, statement);
-    let fixed = "refused since 6.18.2 and 6.19 (5f8d41172931): see rule 30";
-    if !needs_bpf_wq() || !is_before((6, 18), fixed) || !is_alone() {
+    if !needs_bpf_wq() {
+        return;
+    }
+    if is_fixed() {
+        for (object, map, types) in LAYOUTS {
+            let words = match types {
+                Types::Given => format!("map '{map}' has no valid bpf_wq"),
+                Types::Withheld => format!("map '{map}' has to have BTF in order to use bpf_wq"),
+            };
+            let fd = create(object, map, types).expect("a bad layout can be created");
+            let refused = load(with_map(object, map, &fd, &format!("init_in_{map}")));
+            assert_verdict(&refused, Verdict::Refused("-EINVAL", words.leak()));
+        }
+        answer("yes: -EINVAL, has no valid bpf_wq, or has to have BTF in order to use bpf_wq");
+        return;
+    }
+    if !is_alone() {
         return;
     }
     expects("H2", GROUP, statement, &[REPORT; LAYOUTS.len()].concat(), ANSWER);
@@ -47,12 +69,24 @@ fn layouts() {
     }
 }
 
-/// 5f8d41172931 does not know this one.
+/// 5f8d41172931 did not fix this one: there the record of the plain map is an error. 7.3 compares
+/// the maps first.
 #[test_log::test]
 fn plain_map() {
     let statement = "a program that gives bpf_wq_init a map without any bpf_wq is refused";
     rule("H2-plain", GROUP, statement);
-    if !needs_bpf_wq() || !is_before((7, 3), "refused on 7.3: see V2-plain") || !is_alone() {
+    if !needs_bpf_wq() {
+        return;
+    }
+    if version() >= (7, 3) {
+        const WORDS: &str =
+            "workqueue pointer in R1 map_uid=0 doesn't match map pointer in R2 map_uid=0";
+        let refused = load_alone("verifier_fail", "map_without_a_wq");
+        assert_verdict(&refused, Verdict::Refused("-EINVAL", WORDS));
+        answer(&format!("yes: -EINVAL, {WORDS}"));
+        return;
+    }
+    if !is_alone() {
         return;
     }
     expects("H2-plain", GROUP, statement, &REPORT, ANSWER);

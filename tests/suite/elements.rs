@@ -53,7 +53,8 @@ impl Act {
     }
 }
 
-/// The element is new, its workqueue pending, when user space acts.
+/// The element is new, its workqueue pending, when user space acts. That an update loses work is
+/// what is wrong with the program of claim S5 (hazard H5).
 #[rstest]
 #[case::array_update("14-update", "array", Act::Update, "an update")]
 #[case::array_locked("14-locked", "locked_array", Act::UpdateLocked, "one with BPF_F_LOCK")]

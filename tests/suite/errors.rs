@@ -8,7 +8,9 @@ use test_log::test;
 
 use crate::support::btf::RawBtf;
 use crate::support::restricted::{with_bpf_failing, without_capabilities};
-use crate::support::{needs_bpf_wq, refusal, version};
+use crate::support::{needs_bpf_wq, refusal, rule, version};
+
+const GROUP: &str = "The claims of the tutorial";
 
 /// Loads on what `kernel` says, and returns why that was refused.
 #[track_caller]
@@ -25,6 +27,7 @@ fn refused() -> Error {
 #[test]
 #[serial]
 fn a_kernel_before_6_10_is_named() {
+    rule("S16", GROUP, "the program needs 6.10: an older kernel is told so, in an error");
     if version() >= (6, 10) {
         let mut storage = MaybeUninit::uninit();
         assert!(Simple::load(&mut storage).is_ok());
@@ -33,7 +36,10 @@ fn a_kernel_before_6_10_is_named() {
     let error = refused();
     let running = Kernel::running();
     assert!(
-        matches!(&error, Error::Unsupported { release, needs: "6.10" } if release == running.release()),
+        matches!(
+            &error,
+            Error::Unsupported { release, needs: "6.10" } if release == running.release()
+        ),
         "{error:?}"
     );
     let message = error.to_string();
@@ -44,6 +50,7 @@ fn a_kernel_before_6_10_is_named() {
 #[test]
 #[serial]
 fn a_kernel_without_the_kfuncs_is_named() {
+    rule("S16-kfuncs", GROUP, "a kernel whose BTF lacks bpf_wq_init is told the same");
     if !needs_bpf_wq() {
         return;
     }
@@ -89,7 +96,11 @@ fn missing_capabilities_are_named() {
     }
     let error = without_capabilities(refused);
     assert!(
-        matches!(&error, Error::Privilege { errno: libc::EPERM, missing, .. } if missing == "CAP_BPF and CAP_PERFMON"),
+        matches!(
+            &error,
+            Error::Privilege { errno: libc::EPERM, missing, .. }
+                if missing == "CAP_BPF and CAP_PERFMON"
+        ),
         "{error:?}"
     );
     let message = error.to_string();

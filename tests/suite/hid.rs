@@ -44,6 +44,7 @@ fn injects_a_report() {
     if !needs_bpf_wq()
         || !needs((6, 11), "HID-BPF is struct_ops since 6.11 (ebc0d8093e8c)")
         || !needs_config("CONFIG_HID_BPF", "without it HID devices have no BPF programs")
+        || !needs_config("CONFIG_UHID", "the device is one that the test makes")
     {
         return;
     }

@@ -44,7 +44,8 @@ fn runs_from(name: &str, data: &[u8], map: &str) {
 /// (27-array), `test_call_hash_sleepable` (27-hash), `test_call_hash_malloc_sleepable`
 /// (27-hash_no_prealloc) and `test_call_lru_sleepable` (27-lru_hash). They look at what the
 /// programs return, and of `test_syscall_array_sleepable` whether the callback ran. Here each has
-/// to run it, from a tc program and from a syscall program. That a callback sleeps is shown where it does, in `sleeping`.
+/// to run it, from a tc program and from a syscall program. That a callback sleeps is shown where
+/// it does, in `sleeping`.
 #[rstest]
 #[case::array("array", "an array may hold a bpf_wq")]
 #[case::hash("hash", "a hash may hold a bpf_wq")]
@@ -174,7 +175,8 @@ fn bad_layout_cannot_be_used(#[case] object: &str, #[case] map: &str, #[case] wh
     let fd = create(object, map, Types::Given).unwrap();
     let refused = load(with_map(object, map, &fd, &format!("init_in_{map}")));
     let words = format!("map '{map}' has no valid bpf_wq");
-    assert_verdict(&refused, Verdict::Refused("-EINVAL", words.leak()));
+    assert_verdict(&refused, Verdict::Refused("-EINVAL", words.clone().leak()));
+    answer(&format!("yes: -EINVAL, {words}"));
 }
 
 /// The kernel's own selftest `wq_custom/test_failure_map_no_btf`.
@@ -189,6 +191,7 @@ fn map_without_types_cannot_be_used() {
     let refused = load(with_map("maps", "array", &fd, "init_in_array"));
     let words = "map 'array' has to have BTF in order to use bpf_wq";
     assert_verdict(&refused, Verdict::Refused("-EINVAL", words));
+    answer(&format!("yes: -EINVAL, {words}"));
     // With them, the same program loads.
     let fd = create("maps", "array", Types::Given).unwrap();
     load(with_map("maps", "array", &fd, "init_in_array")).unwrap();

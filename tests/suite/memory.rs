@@ -5,7 +5,7 @@ use serial_test::serial;
 
 use crate::support::called::{Called, OK};
 use crate::support::cgroup::Cgroup;
-use crate::support::{answer, needs_bpf_wq, rule, version};
+use crate::support::{answer, needs_bpf_wq, needs_config, rule, version};
 
 const GROUP: &str = "Arming";
 
@@ -20,7 +20,7 @@ const LIMITED: (u32, u32) = (6, 18);
 #[serial]
 fn init_is_charged() {
     rule("7", GROUP, "init allocates memory, charged to the cgroup of who created the map");
-    if !needs_bpf_wq() {
+    if !needs_bpf_wq() || !charges() {
         return;
     }
     let (cgroup, called) = in_a_cgroup();
@@ -35,7 +35,7 @@ fn init_is_charged() {
 #[serial]
 fn init_beyond_the_limit() {
     rule("7-limit", GROUP, "init beyond the limit of that cgroup: -ENOMEM");
-    if !needs_bpf_wq() {
+    if !needs_bpf_wq() || !charges() {
         return;
     }
     let (cgroup, called) = in_a_cgroup();
@@ -54,6 +54,10 @@ fn init_beyond_the_limit() {
         assert_eq!((second, done), ([OK], HALF));
         assert!(current > limit);
     }
+}
+
+fn charges() -> bool {
+    needs_config("CONFIG_MEMCG", "without it nobody is charged")
 }
 
 /// An object whose maps were created in a cgroup of their own.

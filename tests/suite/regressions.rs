@@ -12,10 +12,10 @@ use rstest::rstest;
 use serial_test::serial;
 
 use crate::support::called::{
-    Called, OK, call, cpus, get, on_cpu, program_exists, program_info, put, seen, word,
+    Called, OK, call, cpus, get, on_cpu, program_exists, program_info, put, word,
 };
 use crate::support::cgroup::Cgroup;
-use crate::support::{answer, eventually, needs_bpf_wq, needs_fix, rule, version};
+use crate::support::{answer, eventually, needs_bpf_wq, needs_config, needs_fix, rule, version};
 
 const GROUP: &str = "Bugs that were fixed";
 
@@ -107,17 +107,19 @@ fn start_against_delete(#[case] id: &str, #[case] map: &str) {
     let [first, second, ..] = cpus()[..] else { panic!("one CPU is too few") };
     let [rounds, disturbs] = names.each_ref().map(|name| called.program(name));
     let ids = [&rounds, &disturbs].map(|program| program_info(program.as_fd()).id);
-    let ended = AtomicBool::new(false);
+    let (disturbed, ended) = (AtomicBool::new(false), AtomicBool::new(false));
     thread::scope(|scope| {
         scope.spawn(|| {
             on_cpu(second, || {
                 while !ended.load(Ordering::Relaxed) {
                     assert_eq!(call(disturbs.as_fd(), &names[1]), [OK]);
+                    disturbed.store(true, Ordering::Relaxed);
                 }
             });
         });
         // Ends the other one also where an assertion fails.
         let _end = End(&ended);
+        eventually("the other one runs", || disturbed.load(Ordering::Relaxed).then_some(()));
         on_cpu(first, || {
             for _ in 0..BATCHES {
                 assert_eq!(call(rounds.as_fd(), &names[0]), [OK]);
@@ -153,6 +155,10 @@ fn start_against_delete(#[case] id: &str, #[case] map: &str) {
     eventually("the programs are gone", || {
         (!ids.map(program_exists).contains(&true)).then_some(())
     });
+    if version() < (7, 0) {
+        let freed = "before 1bfbc267ec91 start may use freed memory, which only KASAN shows";
+        answer(&format!("no: the codes are these, but {freed}"));
+    }
 }
 
 /// What a start or a set_callback that comes too late may return.
@@ -182,7 +188,10 @@ fn init_under_the_scheduler_at_the_limit() {
     rule("R-memcg", GROUP, statement);
     // 6.17.13 has it, some release before may, too.
     let reason = "without fcc0669c5aa6 the CPU hangs: seen on 6.12.107, 6.16.12";
-    if !needs_bpf_wq() || !needs_fix((6, 18), &[(6, 17, 13)], reason) {
+    if !needs_bpf_wq()
+        || !needs_fix((6, 18), &[(6, 17, 13)], reason)
+        || !needs_config("CONFIG_MEMCG", "the limit is the memory controller's")
+    {
         return;
     }
     let cgroup = Cgroup::new();
@@ -194,12 +203,13 @@ fn init_under_the_scheduler_at_the_limit() {
         .map(|program| program.attach_trace().expect("the tracepoint"));
     assert!(link.is_some());
     cgroup.write("memory.max", &cgroup.current().to_string());
-    let (who, state) = (called.map("who"), called.map("seen"));
-    put(&who, 0, &u64::from(std::process::id()).to_ne_bytes());
-    eventually("all are tried", || (seen(&state).data >= MANY).then_some(()));
+    put(&called.map("who"), 0, &u64::from(std::process::id()).to_ne_bytes());
+    let init = eventually("all are tried", || {
+        let [_, init, ..] = counted(&called);
+        (init.values().sum::<u64>() >= MANY).then_some(init)
+    });
     drop(link);
 
-    let [_, init, ..] = counted(&called);
     println!("init: {init:?}, and the limit was hit {} times", cgroup.hits());
     assert_eq!(init.values().sum::<u64>(), MANY);
     if version() >= LIMITED {

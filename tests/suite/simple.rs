@@ -8,7 +8,9 @@ use serial_test::serial;
 use test_log::test;
 
 use crate::support::noise::Noise;
-use crate::support::{DEADLINE, eventually, needs_bpf_wq};
+use crate::support::{DEADLINE, eventually, needs_bpf_wq, rule};
+
+const GROUP: &str = "The claims of the tutorial";
 
 const EBUSY: i32 = 16;
 
@@ -28,6 +30,8 @@ const NEVER: Report = Report { main_executed: 0, wq_executed: 0, value: 0, ..ONC
 #[test]
 #[serial]
 fn a_removed_file_runs_the_callback() {
+    let statement = "the callback of a removed file runs once, and user space reads value 42";
+    rule("S2", GROUP, statement);
     if !needs_bpf_wq() {
         return;
     }
@@ -42,6 +46,9 @@ fn a_removed_file_runs_the_callback() {
 #[test]
 #[serial]
 fn nothing_runs_before_it_is_attached() {
+    let statement =
+        "a program attached to the function behind unlink(2) runs when a file is removed";
+    rule("S1", GROUP, statement);
     if !needs_bpf_wq() {
         return;
     }
@@ -58,12 +65,17 @@ fn nothing_runs_before_it_is_attached() {
 /// Each of them is counted, although the published program, which wrote the element
 /// anew each time, lost work that was pending (hazard H5).
 #[rstest]
-#[case::waiting_for_each(true)]
-#[case::in_a_burst(false)]
+#[case::waiting_for_each("S2-each", true, "each after the last one's callback: 200 runs")]
+#[case::in_a_burst("S2-burst", false, "in a burst: 200 starts, and at most as many runs")]
 #[test_log::test]
 #[serial]
-fn two_hundred_removed_files(#[case] wait_for_each: bool) {
+fn two_hundred_removed_files(
+    #[case] id: &str,
+    #[case] wait_for_each: bool,
+    #[case] statement: &str,
+) {
     const FILES: u32 = 200;
+    rule(id, GROUP, &format!("200 removed files, {statement}"));
     if !needs_bpf_wq() {
         return;
     }
@@ -133,6 +145,9 @@ fn two_at_the_same_time_do_not_disturb_each_other() {
 #[test]
 #[serial]
 fn dropping_it_unloads_the_program() {
+    let statement =
+        "a skeleton is loaded, attached, sees a file removed, and leaves nothing behind";
+    rule("S3", GROUP, statement);
     if !needs_bpf_wq() {
         return;
     }
@@ -141,7 +156,7 @@ fn dropping_it_unloads_the_program() {
     let mut simple = Simple::load(&mut storage).unwrap();
     simple.attach().unwrap();
     simple.trigger().unwrap();
-    simple.wait(1, DEADLINE).unwrap();
+    assert_eq!(simple.wait(1, DEADLINE).unwrap(), ONCE);
     assert!(loaded(), "the program is not seen while it is loaded");
     drop(simple);
     // The kernel frees it when no CPU can be in it any more.

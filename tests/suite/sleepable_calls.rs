@@ -12,7 +12,7 @@ use crate::support::loading::{
 };
 use crate::support::{answer, eventually, needs, needs_bpf_wq, needs_config, rule};
 
-const GROUP: &str = "Sleepable calls in a callback";
+const GROUP: &str = "Calls that may sleep, by program type";
 
 const ALWAYS: History = &[(FROM_THE_FIRST, Loads)];
 
@@ -87,7 +87,7 @@ fn is_allowed(#[case] call: &str, #[case] types: &[&str], #[case] history: Histo
     let statement =
         format!("{} may be called by callbacks of: {}", kernel_name(call), types.join(", "));
     rule(&format!("C-{call}-{}", types[0]), GROUP, &statement);
-    if !needs_bpf_wq() || !needs_its_config(call) {
+    if !needs_bpf_wq() || !needs_its_config(call) || !have_their_config(types) {
         return;
     }
     match on_this_kernel(history) {
@@ -115,6 +115,12 @@ fn needs_its_config(call: &str) -> bool {
         _ => return true,
     };
     needs_config(option, "the kernel function comes with it, or works only with it")
+}
+
+/// What a kernel has to be built with to have programs of all these types.
+fn have_their_config(types: &[&str]) -> bool {
+    !types.contains(&"lsm")
+        || needs_config("CONFIG_BPF_LSM", "without it there are no LSM programs")
 }
 
 /// Each is: of several in one object, the first would hide the others.
@@ -155,11 +161,14 @@ fn is_refused(#[case] call: &str, #[case] function: &str, #[case] types: &[&str]
     rule(&format!("C-{call}-not-{}", types[0]), GROUP, &statement);
     if !needs_bpf_wq()
         || !needs_its_config(call)
+        || !have_their_config(types)
         || (call == "ksock_create" && !needs(SOCKETS, "bpf_ksock_create came with 7.3"))
     {
         return;
     }
     let words = format!("{function} is not allowed").leak();
+    // Before 7.0, tracing programs among them are told something else.
+    answer(&format!("yes: -EACCES, {words}"));
     are_refused(call, types, |kind| {
         let tracing = ["raw_tp", "perf_event", "kprobe"].contains(&kind);
         match on_this_kernel(TRACING) {

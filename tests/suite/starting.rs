@@ -218,7 +218,11 @@ const MAX_ACTIVE: [((u32, u32), u64); 2] = [((6, 10), 256), ((6, 16), 1024)];
 #[test_log::test]
 #[serial]
 fn shares_the_system_workqueue() {
-    rule("24", GROUP, "the kernel's own `events`, of which a CPU runs 1024 works at a time");
+    rule(
+        "24",
+        GROUP,
+        "the kernel's own `events`, of which a CPU runs at most 1024 works at a time",
+    );
     if !needs_bpf_wq() {
         return;
     }
@@ -238,7 +242,7 @@ fn shares_the_system_workqueue() {
     let expected = MAX_ACTIVE.iter().rfind(|(first, _)| version() >= *first).unwrap().1;
     assert_eq!(word(&queued, 1), expected);
     if expected != 1024 {
-        answer(&format!("yes: {expected} works"));
+        answer(&format!("yes: at most {expected} at a time"));
     }
 }
 

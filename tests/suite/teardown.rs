@@ -1,12 +1,12 @@
-//! Programs that go away while a callback sleeps that a syscall program has set. What happens to one
-//! that sets its own is hazard H1, in `tests/danger/teardown.rs`.
+//! Programs that go away while a callback sleeps that a sleepable program has set. What happens to
+//! another that sets its own is hazard H1, in `tests/danger/teardown.rs`.
 
 use rstest::rstest;
 use serial_test::serial;
 
 use crate::support::called::program_exists;
 use crate::support::fuse::Page;
-use crate::support::teardown::{Loaded, wait_until_text_is_freed};
+use crate::support::teardown::{Loaded, has_ended, wait_until_text_is_freed};
 use crate::support::{eventually, needs_bpf_wq, needs_config, rule};
 
 const GROUP: &str = "What takes the kernel down";
@@ -29,10 +29,38 @@ fn armed_from_syscall(#[case] id: &str, #[case] program: &str, #[case] which: &s
     loaded.run(program);
     page.wait_for_reader();
     let (arm, text) = (loaded.id("arm"), loaded.id(program));
+    let pages = loaded.pages();
     drop(loaded);
     eventually("the program goes away", || (!program_exists(text)).then_some(()));
     wait_until_text_is_freed();
+    assert!(!has_ended(&pages), "it did not wait for the answer");
     page.answer();
+    eventually("the callback ends", || has_ended(&pages).then_some(()));
     eventually("the arming program goes away", || (!program_exists(arm)).then_some(()));
+    drop(page);
+}
+
+/// The kernel frees the text of a sleepable program when no callback is under way.
+#[test_log::test]
+#[serial]
+fn fentry_s_armed_by_itself() {
+    let statement = "an fentry.s program sets its own callback; while its callback sleeps, its \
+                     loader may exit";
+    rule("H1-fentry.s", GROUP, statement);
+    if !needs_bpf_wq() || !needs_config("CONFIG_FUSE_FS", "the callback waits for a file system") {
+        return;
+    }
+    const PROGRAM: &str = "fentry_s_arms_itself";
+    let page = Page::new(&42_u64.to_ne_bytes());
+    let mut loaded = Loaded::new(&[PROGRAM], &page);
+    loaded.run(PROGRAM);
+    page.wait_for_reader();
+    let (text, pages) = (loaded.id(PROGRAM), loaded.pages());
+    drop(loaded);
+    eventually("the program goes away", || (!program_exists(text)).then_some(()));
+    wait_until_text_is_freed();
+    assert!(!has_ended(&pages), "it did not wait for the answer");
+    page.answer();
+    eventually("the callback ends", || has_ended(&pages).then_some(()));
     drop(page);
 }

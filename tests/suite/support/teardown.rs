@@ -4,9 +4,9 @@ use std::fs;
 use std::io;
 use std::os::fd::AsFd as _;
 
-use libbpf_rs::{Link, MapCore as _, MapFlags, Object, ProgramInput};
+use libbpf_rs::{Link, MapCore as _, MapFlags, MapHandle, Object, ProgramInput};
 
-use super::called::program_info;
+use super::called::{get, program_info, word};
 use super::fuse::Page;
 use super::loading::{choose, load, open};
 
@@ -23,7 +23,7 @@ impl Loaded {
         programs.iter().for_each(|program| choose(&mut open, program));
         let object = load(open).expect("it loads");
         let pages = object.maps().find(|map| map.name() == "pages").expect("map pages");
-        let value = [page.pid() as u64, page.address()].map(u64::to_ne_bytes).concat();
+        let value = [page.pid() as u64, page.address(), 0].map(u64::to_ne_bytes).concat();
         pages.update(&0_u32.to_ne_bytes(), &value, MapFlags::ANY).expect("the page is named");
         Self { object, links: vec![] }
     }
@@ -32,6 +32,12 @@ impl Loaded {
     pub fn id(&self, program: &str) -> u32 {
         let found = self.object.progs().find(|p| p.name() == program).expect("the program");
         program_info(found.as_fd()).id
+    }
+
+    /// What the callback writes to at its end, also when the rest is gone.
+    pub fn pages(&self) -> MapHandle {
+        let pages = self.object.maps().find(|map| map.name() == "pages").expect("map pages");
+        MapHandle::try_from(&pages).expect("a descriptor")
     }
 
     /// Runs a program once, and asserts that it returns 0, or what lets a frame pass.
@@ -49,6 +55,11 @@ impl Loaded {
         let output = found.test_run(input).expect("the program runs");
         assert_eq!(output.return_value, expected, "{program}");
     }
+}
+
+/// Whether the callback has come to its end, of `Loaded::pages`.
+pub fn has_ended(pages: &MapHandle) -> bool {
+    word(&get(pages, 0), 2) == 1
 }
 
 /// The text of a program that is gone is freed by a worker, a grace period later.
