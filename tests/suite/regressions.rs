@@ -213,10 +213,11 @@ fn init_under_the_scheduler_at_the_limit() {
     println!("init: {init:?}, and the limit was hit {} times", cgroup.hits());
     assert_eq!(init.values().sum::<u64>(), MANY);
     if version() >= LIMITED {
+        // 6.18 to 7.1 do not count these in memory.events.
         assert_eq!(init.keys().copied().collect::<Vec<_>>(), [0, ENOMEM as i32]);
     } else {
         answer("yes: but the limit is ignored");
         assert_eq!(init, BTreeMap::from([(0, MANY)]));
+        assert_ne!(cgroup.hits(), 0, "the limit was not hit");
     }
-    assert_ne!(cgroup.hits(), 0, "the limit was not hit");
 }
