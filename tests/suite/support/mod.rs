@@ -3,7 +3,7 @@
 pub mod btf;
 pub mod called;
 pub mod cgroup;
-mod config;
+pub mod config;
 pub mod creating;
 pub mod fuse;
 pub mod loading;
