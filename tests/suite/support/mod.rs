@@ -9,6 +9,7 @@ pub mod fuse;
 pub mod loading;
 pub mod noise;
 pub mod restricted;
+pub mod running;
 pub mod teardown;
 
 use std::fmt::Debug;
