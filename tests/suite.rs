@@ -7,6 +7,8 @@ mod support;
 mod api;
 #[path = "suite/arming.rs"]
 mod arming;
+#[path = "suite/config.rs"]
+mod config;
 #[path = "suite/contexts.rs"]
 mod contexts;
 #[path = "suite/elements.rs"]

@@ -28,7 +28,7 @@ fn armed_by_itself(#[case] id: &str, #[case] program: &str, #[case] which: &str)
         return;
     }
     let page = Page::new(&42_u64.to_ne_bytes());
-    let mut loaded = Loaded::new(&[program], &page);
+    let loaded = Loaded::new(&[program], &page);
     let text = loaded.id(program);
     loaded.run(program);
     page.wait_for_reader();

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
-use libbpf_rs::{MapCore as _, ProgramInput};
+use libbpf_rs::MapCore as _;
 use nix::errno::Errno::{self, EFAULT};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use nix::time::{ClockId, clock_gettime};
@@ -23,6 +23,7 @@ use crate::support::loading::Verdict::{Loads, Refused};
 use crate::support::loading::{
     FROM_THE_FIRST, History, assert_verdict, load_alone, on_this_kernel,
 };
+use crate::support::running::run;
 use crate::support::{answer, eventually, needs_bpf_wq, needs_config, rule};
 
 const GROUP: &str = "Sleeping in a callback";
@@ -81,19 +82,6 @@ fn is_to_read(called: &Called, pid: i32, address: u64) {
     value[..8].copy_from_slice(&(pid as u64).to_ne_bytes());
     value[8..16].copy_from_slice(&address.to_ne_bytes());
     put(&map, 0, &value);
-}
-
-/// Runs the program that starts the workqueue, as the kernel would run it.
-#[track_caller]
-fn run(called: &mut Called, program: &str, frame: &[u8]) {
-    let mut found = called.object_mut().progs_mut().find(|found| found.name() == program);
-    let found = found.as_mut().expect("the program");
-    // The test run of a tracing program calls the function that it is attached to.
-    let link = (program == "from_fentry").then(|| found.attach_trace().expect("attached"));
-    let input =
-        ProgramInput { data_in: (!frame.is_empty()).then_some(frame), ..ProgramInput::default() };
-    found.test_run(input).expect("the program runs");
-    drop(link);
 }
 
 /// CLOCK_MONOTONIC in ns, as bpf_ktime_get_ns().
@@ -164,7 +152,7 @@ fn waits_for_a_device(
     assert_eq!(called.call("arm"), [OK, OK]);
     is_to_read(&called, page.pid(), page.address());
 
-    run(&mut called, program, frame);
+    run(called.object_mut(), program, frame);
     page.wait_for_reader();
 
     let asleep = sleep(&called);
@@ -211,7 +199,7 @@ fn allocates() {
     }
     let mut called = Called::load("sleeping", &["arm_allocating", "from_fentry"]);
     assert_eq!(called.call("arm_allocating"), [OK, OK]);
-    run(&mut called, "from_fentry", &[]);
+    run(called.object_mut(), "from_fentry", &[]);
     let done = ended(&called);
     assert_eq!(done.err, OK);
     // WRITTEN of `bpf/tests/sleeping.bpf.c`.
@@ -243,7 +231,7 @@ fn does_not_wait_for_userfaultfd() {
     assert_eq!(called.call("arm"), [OK, OK]);
     let missing = Missing::new();
     is_to_read(&called, std::process::id() as i32, missing.at.as_ptr() as u64);
-    run(&mut called, "from_fentry", &[]);
+    run(called.object_mut(), "from_fentry", &[]);
     let done = ended(&called);
     assert_eq!(done.err, Err(EFAULT));
 }
@@ -329,6 +317,6 @@ fn borrows_the_memory_of_whoever_ran_before() {
 #[track_caller]
 fn reads_own(called: &mut Called, address: u64) -> Sleep {
     is_to_read(called, 0, address);
-    run(called, "from_fentry", &[]);
+    run(called.object_mut(), "from_fentry", &[]);
     ended(called)
 }

@@ -24,7 +24,7 @@ fn armed_from_syscall(#[case] id: &str, #[case] program: &str, #[case] which: &s
         return;
     }
     let page = Page::new(&42_u64.to_ne_bytes());
-    let mut loaded = Loaded::new(&["arm", program], &page);
+    let loaded = Loaded::new(&["arm", program], &page);
     loaded.run("arm");
     loaded.run(program);
     page.wait_for_reader();
@@ -52,7 +52,7 @@ fn fentry_s_armed_by_itself() {
     }
     const PROGRAM: &str = "fentry_s_arms_itself";
     let page = Page::new(&42_u64.to_ne_bytes());
-    let mut loaded = Loaded::new(&[PROGRAM], &page);
+    let loaded = Loaded::new(&[PROGRAM], &page);
     loaded.run(PROGRAM);
     page.wait_for_reader();
     let (text, pages) = (loaded.id(PROGRAM), loaded.pages());

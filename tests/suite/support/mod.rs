@@ -3,12 +3,13 @@
 pub mod btf;
 pub mod called;
 pub mod cgroup;
-mod config;
+pub mod config;
 pub mod creating;
 pub mod fuse;
 pub mod loading;
 pub mod noise;
 pub mod restricted;
+pub mod running;
 pub mod teardown;
 
 use std::fmt::Debug;

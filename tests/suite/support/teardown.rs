@@ -4,16 +4,16 @@ use std::fs;
 use std::io;
 use std::os::fd::AsFd as _;
 
-use libbpf_rs::{Link, MapCore as _, MapFlags, MapHandle, Object, ProgramInput};
+use libbpf_rs::{MapCore as _, MapFlags, MapHandle, Object};
 
 use super::called::{get, program_info, word};
 use super::fuse::Page;
 use super::loading::{choose, load, open};
+use super::running::run;
 
 /// Programs of `bpf/tests/teardown.bpf.c`, loaded.
 pub struct Loaded {
     object: Object,
-    links: Vec<Link>,
 }
 
 impl Loaded {
@@ -25,7 +25,7 @@ impl Loaded {
         let pages = object.maps().find(|map| map.name() == "pages").expect("map pages");
         let value = [page.pid() as u64, page.address(), 0].map(u64::to_ne_bytes).concat();
         pages.update(&0_u32.to_ne_bytes(), &value, MapFlags::ANY).expect("the page is named");
-        Self { object, links: vec![] }
+        Self { object }
     }
 
     /// A program's id.
@@ -41,19 +41,10 @@ impl Loaded {
     }
 
     /// Runs a program once, and asserts that it returns 0, or what lets a frame pass.
-    pub fn run(&mut self, program: &str) {
-        let found = self.object.progs_mut().find(|p| p.name() == program).expect("the program");
-        let frame = [0; 64];
-        let mut input = ProgramInput::default();
-        let mut expected = 0;
-        if program.starts_with("fentry") {
-            self.links.push(found.attach().expect("it is attached"));
-        } else if program.starts_with("xdp") {
-            input.data_in = Some(&frame);
-            expected = 2;
-        }
-        let output = found.test_run(input).expect("the program runs");
-        assert_eq!(output.return_value, expected, "{program}");
+    pub fn run(&self, program: &str) {
+        let (frame, expected) =
+            if program.starts_with("xdp") { (&[0; 64][..], 2) } else { (&[][..], 0) };
+        assert_eq!(run(&self.object, program, frame), expected, "{program}");
     }
 }
 
