@@ -7,11 +7,12 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::accel::Accel;
 use crate::cache::Cache;
+use crate::compatibility::Documents;
 use crate::config::Matrix;
 use crate::failure::Exit;
 use crate::session::Session;
 use crate::workspace::Workspace;
-use crate::{compatibility, guardian, guest, interrupt, kernels, setup};
+use crate::{guardian, guest, interrupt, kernels, setup};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -189,7 +190,11 @@ fn run_on_host(command: Command, place: &Place) -> Result<Exit> {
                 reports.push(workspace.target.join("kernel-report.json"));
             }
             let matrix = Matrix::load(&workspace.root)?;
-            compatibility::make(&reports, &matrix, &workspace.root.join("docs"), check)?;
+            let documents = Documents {
+                dir: workspace.root.join("docs"),
+                subject: workspace.settings.subject.unwrap_or_else(|| "the kernel".into()),
+            };
+            documents.make(&reports, &matrix, check)?;
             Exit::Passed
         }
         Command::Setup => setup::ensure_tools().map(|()| Exit::Passed)?,

@@ -13,50 +13,55 @@ use crate::page;
 use crate::report::{KernelReport, Verdict, never_ran};
 use crate::rules::{Answer, Group, groups};
 
-/// Writes the documents from the reports of all kernels of the matrix, or compares them with what
-/// is there.
-pub fn make(
-    reports: &[PathBuf],
-    matrix: &Matrix,
-    documents: &Path,
-    only_check: bool,
-) -> Result<()> {
-    let reports = read(reports, matrix)?;
-    if let Some(report) = reports.iter().find(|report| report.part) {
-        let kernel = &report.kernel;
-        return Err(usage(format!("on {kernel} only some of the tests ran: run all of them")));
-    }
-    if let Some(report) = reports.iter().find(|report| report.outcome != Verdict::Passed) {
-        let kernel = &report.kernel;
-        return Err(failed(format!(
-            "{kernel} did not pass: the document is made of those that do"
-        )));
-    }
-    let groups = groups(&reports);
-    if groups.is_empty() {
-        return Err(usage("no test of the report states a rule"));
-    }
-    if let Some(never) = never_ran(&reports).first() {
-        return Err(failed(format!("no kernel of the matrix ran {never}")));
-    }
-    let kernels: Vec<&str> = reports.iter().map(|report| report.kernel.as_str()).collect();
-    let made = [
-        ("compatibility.md", markdown(&kernels, &groups)?),
-        ("compatibility.html", page::html(&kernels, &groups)?),
-    ];
-    for (name, text) in made {
-        let document = documents.join(name);
-        match only_check {
-            true => compare(&document, &text)?,
-            false => {
-                fs::create_dir_all(documents)
-                    .with_context(|| format!("cannot make {}", documents.display()))?;
-                fs::write(&document, text)
-                    .with_context(|| format!("cannot write {}", document.display()))?;
+/// The documents of a workspace.
+pub struct Documents {
+    /// Where they are.
+    pub dir: PathBuf,
+    /// What the tests are about.
+    pub subject: String,
+}
+
+impl Documents {
+    /// Writes them from the reports of all kernels of the matrix, or compares them with what is
+    /// there.
+    pub fn make(&self, reports: &[PathBuf], matrix: &Matrix, only_check: bool) -> Result<()> {
+        let reports = read(reports, matrix)?;
+        if let Some(report) = reports.iter().find(|report| report.part) {
+            let kernel = &report.kernel;
+            return Err(usage(format!("on {kernel} only some of the tests ran: run all of them")));
+        }
+        if let Some(report) = reports.iter().find(|report| report.outcome != Verdict::Passed) {
+            let kernel = &report.kernel;
+            return Err(failed(format!(
+                "{kernel} did not pass: the document is made of those that do"
+            )));
+        }
+        let groups = groups(&reports);
+        if groups.is_empty() {
+            return Err(usage("no test of the report states a rule"));
+        }
+        if let Some(never) = never_ran(&reports).first() {
+            return Err(failed(format!("no kernel of the matrix ran {never}")));
+        }
+        let kernels: Vec<&str> = reports.iter().map(|report| report.kernel.as_str()).collect();
+        let made = [
+            ("compatibility.md", markdown(&self.subject, &kernels, &groups)?),
+            ("compatibility.html", page::html(&self.subject, &kernels, &groups)?),
+        ];
+        for (name, text) in made {
+            let document = self.dir.join(name);
+            match only_check {
+                true => compare(&document, &text)?,
+                false => {
+                    fs::create_dir_all(&self.dir)
+                        .with_context(|| format!("cannot make {}", self.dir.display()))?;
+                    fs::write(&document, text)
+                        .with_context(|| format!("cannot write {}", document.display()))?;
+                }
             }
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The reports, in the order of the matrix.
@@ -100,13 +105,13 @@ fn compare(document: &Path, made: &str) -> Result<()> {
 }
 
 const HEAD: &str = "\
-# What bpf_wq does, kernel by kernel
+# What {{subject}} does, kernel by kernel
 
-May I do this on 6.12? Each row is a rule, proved on every kernel of the matrix by the test behind
-it, on the program beside that. A number points to a note below.
+May I do this on that kernel? Each row is a rule, proved on every kernel of the matrix by the test
+and the program that it links to. A number points to a note below.
 
-* **yes**: it is as the rule says.
-* **no**: it is not, and the note says what happens, or how it is refused.
+* **yes**: it is as the row says, which may be that something is refused.
+* **no**: it is not, and the note says what happens instead.
 * **dies**: the kernel reports a fault; the note says which.
 * **n/a**: the rule is about other versions. **not run**: the kernel lacks what the test needs.
 
@@ -114,9 +119,9 @@ it, on the program beside that. A number points to a note below.
 report of `cargo xtask test`: edit the tests, not this file.
 ";
 
-fn markdown(kernels: &[&str], groups: &[Group]) -> Result<String> {
+fn markdown(subject: &str, kernels: &[&str], groups: &[Group]) -> Result<String> {
     let mut notes: Vec<String> = Vec::new();
-    let mut text = String::from(HEAD);
+    let mut text = HEAD.replace("{{subject}}", subject);
     for group in groups {
         write!(text, "\n## {}\n\n| rule | | {} |\n", group.name, kernels.join(" | "))?;
         writeln!(text, "|---|---|{}", "---|".repeat(kernels.len()))?;
@@ -178,9 +183,13 @@ mod tests {
         Matrix { root: PathBuf::new(), modules: vec![], test_modules: vec![], kernel }
     }
 
+    fn at(dir: &Path) -> Documents {
+        Documents { dir: dir.to_owned(), subject: "bpf".into() }
+    }
+
     #[test]
     fn a_rule_is_a_row_and_a_kernel_a_column() {
-        let text = markdown(&["6.12", "7.3"], &groups(&sample())).unwrap();
+        let text = markdown("bpf", &["6.12", "7.3"], &groups(&sample())).unwrap();
         assert!(text.contains("| rule | | 6.12 | 7.3 |\n|---|---|---|---|\n"), "{text}");
         let links = "([test](../tests/suite/running.rs), [program](../bpf/tests/running.bpf.c))";
         let nine = format!("| 9 | a \\| <b> {links} | no [1](#notes) | yes |");
@@ -205,15 +214,15 @@ mod tests {
     fn a_document_that_differs_from_the_run_fails() {
         let dir = tempfile::tempdir().unwrap();
         let (files, docs) = (files(dir.path()), dir.path().join("docs"));
-        make(&files, &matrix(), &docs, false).unwrap();
-        make(&files, &matrix(), &docs, true).unwrap();
+        at(&docs).make(&files, &matrix(), false).unwrap();
+        at(&docs).make(&files, &matrix(), true).unwrap();
         for name in ["compatibility.md", "compatibility.html"] {
             let document = docs.join(name);
             let text = fs::read_to_string(&document).unwrap();
             fs::write(&document, text.replace("-EBUSY", "-EINVAL")).unwrap();
-            assert!(make(&files, &matrix(), &docs, true).is_err(), "{name}");
+            assert!(at(&docs).make(&files, &matrix(), true).is_err(), "{name}");
             fs::write(&document, format!("{text}one more\n")).unwrap();
-            assert!(make(&files, &matrix(), &docs, true).is_err(), "{name}");
+            assert!(at(&docs).make(&files, &matrix(), true).is_err(), "{name}");
             fs::write(&document, text).unwrap();
         }
     }
@@ -229,24 +238,24 @@ mod tests {
             .collect();
         let file = dir.path().join("bare.json");
         fs::write(&file, serde_json::to_string(&bare).unwrap()).unwrap();
-        let error = make(&[file], &matrix(), &docs, false).unwrap_err();
+        let error = at(&docs).make(&[file], &matrix(), false).unwrap_err();
         assert!(error.to_string().contains("states a rule"), "{error}");
         let mut failed = sample();
         failed[0].outcome = Verdict::Failed;
         let file = dir.path().join("failed.json");
         fs::write(&file, serde_json::to_string(&failed).unwrap()).unwrap();
-        let error = make(&[file], &matrix(), &docs, false).unwrap_err();
+        let error = at(&docs).make(&[file], &matrix(), false).unwrap_err();
         assert!(error.to_string().contains("6.12 did not pass"), "{error}");
         let mut part = sample();
         part[1].part = true;
         let file = dir.path().join("part.json");
         fs::write(&file, serde_json::to_string(&part).unwrap()).unwrap();
-        let error = make(&[file], &matrix(), &docs, false).unwrap_err();
+        let error = at(&docs).make(&[file], &matrix(), false).unwrap_err();
         assert!(error.to_string().contains("only some of the tests"), "{error}");
         let twice = [files.clone(), files.clone()].concat();
-        assert!(make(&twice, &matrix(), &docs, false).is_err());
+        assert!(at(&docs).make(&twice, &matrix(), false).is_err());
         files.pop();
-        let error = make(&files, &matrix(), &docs, false).unwrap_err();
+        let error = at(&docs).make(&files, &matrix(), false).unwrap_err();
         assert!(error.to_string().contains("lacks 6.12"), "{error}");
         assert!(!docs.exists());
     }

@@ -9,7 +9,7 @@ use regex::Regex;
 use crate::rules::{Answer, Group, Kind, Row};
 
 /// The page.
-pub fn html(kernels: &[&str], groups: &[Group]) -> Result<String> {
+pub fn html(subject: &str, kernels: &[&str], groups: &[Group]) -> Result<String> {
     let usual = usual(kernels.len(), groups);
     let mut said = String::new();
     for (kernel, answer) in kernels.iter().zip(&usual) {
@@ -28,6 +28,7 @@ pub fn html(kernels: &[&str], groups: &[Group]) -> Result<String> {
         kernels.iter().map(|k| format!("<option>{}</option>", escaped(k))).collect();
     let rules: usize = groups.iter().map(|group| group.rows.len()).sum();
     Ok(include_str!("page.html")
+        .replace("{{subject}}", &escaped(subject))
         .replace("{{rules}}", &rules.to_string())
         .replace("{{kernels}}", &kernels.len().to_string())
         .replace("{{options}}", &options)
@@ -134,7 +135,7 @@ mod tests {
 
     #[test]
     fn the_page_holds_every_rule_and_answer() {
-        let page = html(&["6.12", "7.3"], &groups(&sample())).unwrap();
+        let page = html("bpf", &["6.12", "7.3"], &groups(&sample())).unwrap();
         assert!(page.contains("3 rules, each proved by a test on 2 unmodified kernels"), "{page}");
         assert!(page.contains("<span class=\"id\">10</span>a | &lt;b&gt;"), "{page}");
         assert!(page.contains("<li class=\"dies\" data-k=\"6.12\"><b>6.12</b>dies</li>"), "{page}");
@@ -148,7 +149,7 @@ mod tests {
         for test in &mut reports[0].tests {
             (test.outcome, test.reason) = (Outcome::Skipped, "needs Linux 6.10: it came".into());
         }
-        let page = html(&["6.1", "7.3"], &groups(&reports)).unwrap();
+        let page = html("bpf", &["6.1", "7.3"], &groups(&reports)).unwrap();
         let once = "<b>6.1</b>, where nothing else is said: no: needs Linux 6.10: it came.";
         assert!(page.contains(once), "{page}");
         assert_eq!(page.matches("it came").count(), 1, "{page}");
@@ -156,7 +157,7 @@ mod tests {
 
     #[test]
     fn the_page_loads_nothing() {
-        let page = html(&["6.12", "7.3"], &groups(&sample())).unwrap();
+        let page = html("bpf", &["6.12", "7.3"], &groups(&sample())).unwrap();
         for outside in ["http:", "https:", "src=", "@import", "url("] {
             assert!(!page.contains(outside), "{outside}");
         }

@@ -18,13 +18,21 @@ pub fn text(report: &KernelReport, newest: &str) -> String {
         let is = |row: &&&Row| kinds.contains(&worst(row));
         rows.iter().filter(is).copied().collect()
     };
-    let (holds, differs) = (of(&[Kind::Yes, Kind::No, Kind::Dies]), of(&[Kind::Failed]));
+    let (holds, otherwise) = (of(&[Kind::Yes]), of(&[Kind::No, Kind::Dies]));
+    let differs = of(&[Kind::Failed]);
     let (untried, others) = (of(&[Kind::NotRun]), of(&[Kind::NotFor]));
 
     let mut text = format!("\n{} (Linux {}):\n", report.kernel, report.release);
-    text += &format!("  {} of {} rules are as on the kernels known", holds.len(), rows.len());
-    let unlike: Vec<&Row> = of(&[Kind::No, Kind::Dies]);
-    text += &format!(", {} of them not as stated\n", unlike.len());
+    text += &format!("  {} of {} rules hold\n", holds.len(), rows.len());
+    if !otherwise.is_empty() {
+        text += &format!("  {} are otherwise, as known of this version:\n", otherwise.len());
+        for row in otherwise {
+            text += &line(row);
+            for answer in row.answers[0].iter().filter(|answer| !answer.how.is_empty()) {
+                text += &format!("{:22}{}: {}\n", "", answer.kind.word(), answer.how);
+            }
+        }
+    }
     if report.unreached > 0 {
         text += &format!("  {} tests did not get to run: the guest died\n", report.unreached);
     }
@@ -80,7 +88,7 @@ mod tests {
         report.release = "7.4.0-rc1".into();
         report.tests[0].outcome = Outcome::Failed;
         let text = text(&report, "7.3.4");
-        assert!(text.contains("7.3 (Linux 7.4.0-rc1):\n  1 of 3 rules are as on"), "{text}");
+        assert!(text.contains("7.3 (Linux 7.4.0-rc1):\n  1 of 3 rules hold\n"), "{text}");
         assert!(text.contains("1 DIFFER from what is known, which ends with Linux 7.3.4:\n"));
         assert!(text.contains("\n      10              a | <b>\n"), "{text}");
         let untried = "1 cannot be tried:\n    without CONFIG_FUSE_FS:\n      H1 ";

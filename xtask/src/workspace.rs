@@ -44,6 +44,8 @@ pub struct Settings {
     pub alone: Vec<String>,
     /// The example that `demo` runs when none is named.
     pub demo: Option<String>,
+    /// What the tests are about, for the title of the document made from their rules.
+    pub subject: Option<String>,
 }
 
 impl Workspace {
