@@ -55,7 +55,7 @@ pub fn text(report: &KernelReport, newest: &str) -> String {
 }
 
 fn line(row: &Row) -> String {
-    format!("      {:<16}{}\n", row.rule.id, row.rule.statement)
+    format!("      {:<16} {}\n", row.rule.id, row.rule.statement)
 }
 
 /// Of the tests of one rule, the answer that counts.
@@ -90,7 +90,7 @@ mod tests {
         let text = text(&report, "7.3.4");
         assert!(text.contains("7.3 (Linux 7.4.0-rc1):\n  1 of 3 rules hold\n"), "{text}");
         assert!(text.contains("1 DIFFER from what is known, which ends with Linux 7.3.4:\n"));
-        assert!(text.contains("\n      10              a | <b>\n"), "{text}");
+        assert!(text.contains("\n      10               a | <b>\n"), "{text}");
         let untried = "1 cannot be tried:\n    without CONFIG_FUSE_FS:\n      H1 ";
         assert!(text.contains(untried), "{text}");
     }
