@@ -77,7 +77,7 @@ pub struct TestOptions {
     #[arg(long, value_name = "DIR", requires = "kernels")]
     pub modules: Option<PathBuf>,
     /// From a guest's boot to its verdict
-    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     pub deadline: u64,
     /// Guests side by side [default: as the cores carry]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
