@@ -50,7 +50,8 @@ fn copy(console: &Path) -> Result<()> {
     guest.set_read_timeout(Some(Duration::from_millis(200)))?;
     while !interrupt::requested() {
         match guest.read(&mut bytes) {
-            Err(e) if e.kind() == ErrorKind::WouldBlock => (),
+            // A signal interrupts a read that has a timeout, and is noted a moment later.
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => (),
             Ok(0) | Err(_) => break,
             Ok(read) => {
                 output.write_all(&bytes[..read])?;
