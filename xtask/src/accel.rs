@@ -29,6 +29,8 @@ pub enum Accel {
     Kvm,
     /// QEMU's emulation.
     Tcg,
+    /// QEMU's emulation, with a clock that counts instructions: each takes a nanosecond.
+    Icount,
 }
 
 impl Accel {
@@ -38,6 +40,9 @@ impl Accel {
         match self {
             Accel::Kvm => &["-enable-kvm", "-cpu", "host"],
             Accel::Tcg => &["-accel", "tcg,thread=single", "-cpu", "max"],
+            Accel::Icount => {
+                &["-accel", "tcg,thread=single", "-cpu", "max", "-icount", "shift=0,sleep=off"]
+            }
         }
     }
 
@@ -47,7 +52,7 @@ impl Accel {
         let by_cores = match self {
             Accel::Kvm => cores / usize::from(guest.num_cpus),
             // All CPUs of a guest are one thread.
-            Accel::Tcg => cores,
+            Accel::Tcg | Accel::Icount => cores,
         };
         let room = available_memory()? / guest.memory_bytes()?;
         Ok(by_cores.min(usize::try_from(room)?).max(1))
@@ -66,6 +71,7 @@ impl std::fmt::Display for Accel {
         f.write_str(match self {
             Accel::Kvm => "KVM",
             Accel::Tcg => "TCG",
+            Accel::Icount => "icount",
         })
     }
 }
@@ -82,7 +88,9 @@ struct Probed {
 pub fn choose(wanted: Option<Accel>, kernel: &Path, cache: &Path) -> Result<(Accel, String)> {
     let device = fs::File::options().read(true).write(true).open("/dev/kvm");
     match (wanted, device) {
-        (Some(Accel::Tcg), _) => Ok((Accel::Tcg, "TCG, as asked".into())),
+        (Some(accel @ (Accel::Tcg | Accel::Icount)), _) => {
+            Ok((accel, format!("{accel}, as asked")))
+        }
         (Some(Accel::Kvm), Err(e)) => {
             bail!("KVM was asked for, and /dev/kvm cannot be opened: {e}")
         }

@@ -22,6 +22,9 @@ Exit codes:
   3    no verdict: a download, QEMU, or a guest's boot failed
   130  interrupted";
 
+/// The environment variable in which a test finds how often it is to repeat itself.
+const ROUNDS: &str = "XTASK_ROUNDS";
+
 /// Runs this workspace's programs and tests in virtual machines, on real Linux kernels.
 ///
 /// A kernel K is a series (6.12), a version (6.12.107), a release as uname prints it, or the path
@@ -82,6 +85,9 @@ pub struct TestOptions {
     /// Guests side by side [default: as the cores carry]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
+    /// How often each test that can fail by chance repeats itself [default: as the test says]
+    #[arg(long, value_name = "N", env = ROUNDS, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: Option<u32>,
     /// After a failure, leave a person in the guest (one guest at a time)
     #[arg(long)]
     pub shell_on_failure: bool,
@@ -168,7 +174,11 @@ enum KernelsCommand {
 /// Parses the command line and does what it says. Returns the exit code.
 pub fn run() -> Result<u8> {
     let cli = Cli::parse();
-    set_environment(&cli.place)?;
+    let rounds = match &cli.command {
+        Command::Test(options) => options.rounds,
+        _ => None,
+    };
+    set_environment(&cli.place, rounds)?;
     let place = &cli.place;
     let exit = match cli.command {
         Command::Guardian { dir, qemu } => return Ok(u8::try_from(guardian::run(&dir, &qemu)?)?),
@@ -225,8 +235,9 @@ impl Place {
     }
 }
 
-/// What guests, and runners in the tests of the host, take from the environment.
-fn set_environment(place: &Place) -> Result<()> {
+/// What guests, and runners in the tests of the host, take from the environment: vmtest gives a
+/// guest all of it.
+fn set_environment(place: &Place, rounds: Option<u32>) -> Result<()> {
     // The guest's init gets this PATH from vmtest; it needs qemu-ga, which Debian has in /usr/sbin,
     // where a user's PATH does not look.
     let path = std::env::var("PATH").unwrap_or_default();
@@ -239,6 +250,7 @@ fn set_environment(place: &Place) -> Result<()> {
     }
     said.extend(place.mirror.as_ref().map(|mirror| ("XTASK_MIRROR", mirror.into())));
     said.extend(place.accel.map(|accel| ("XTASK_ACCEL", accel.to_string().to_lowercase().into())));
+    said.extend(rounds.map(|rounds| (ROUNDS, rounds.to_string().into())));
     for (name, value) in said {
         // SAFETY: no other thread runs yet.
         unsafe { std::env::set_var(name, value) };

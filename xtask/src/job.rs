@@ -18,9 +18,6 @@ pub const RELEASE_FILE: &str = "release";
 /// The file, in the same place, that holds what the test that runs has noted.
 pub const NOTES_FILE: &str = "notes";
 
-/// The file, in the same place, that is the runner itself.
-pub const RUNNER_FILE: &str = "xtask";
-
 /// Where vmtest mounts the share in the guest.
 pub const GUEST_SHARE: &str = "/mnt/vmtest";
 

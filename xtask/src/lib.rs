@@ -29,6 +29,7 @@ pub mod notes;
 pub mod page;
 pub mod report;
 pub mod rules;
+pub mod runner;
 pub mod session;
 pub mod setup;
 pub mod terminal;

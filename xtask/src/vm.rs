@@ -18,10 +18,9 @@ use crate::console;
 use crate::failure::{Interrupted, usage};
 use crate::guardian::{self, Post, qemu_log};
 use crate::interrupt::{self, Busy};
-use crate::job::{
-    self, CONFIG_FILE, Event, GUEST_SHARE, JOB_FILE, Job, RELEASE_FILE, RUNNER_FILE, Work,
-};
+use crate::job::{self, CONFIG_FILE, Event, GUEST_SHARE, JOB_FILE, Job, RELEASE_FILE, Work};
 use crate::kernels::Kernel;
+use crate::runner;
 
 /// How often a guest's loop looks at the clock and at [`interrupt::requested`].
 const LOOK: Duration = Duration::from_millis(100);
@@ -132,9 +131,8 @@ impl Guest<'_> {
             fs::copy(config, share.join(CONFIG_FILE))
                 .with_context(|| format!("cannot copy {} into the share", config.display()))?;
         }
-        // Cargo replaces the runner's file when it builds the tests of the host: a copy stays.
-        let exe = share.join(RUNNER_FILE);
-        fs::copy("/proc/self/exe", &exe).context("cannot copy the runner into the share")?;
+        let guests = self.dir.parent().context("a guest's directory is in none")?;
+        let exe = runner::copy_in(guests)?;
         let mut post = Post::new(self.accel, &self.dir, &exe)?;
         let vm = Vmtest::new(&share, Config { target: vec![self.target(&post, &exe)?] })?;
         let (updates, news) = mpsc::channel();
@@ -173,7 +171,6 @@ impl Guest<'_> {
             }
         }
         let panicked = vm.join().is_err();
-        fs::remove_file(&exe).with_context(|| format!("cannot remove {}", exe.display()))?;
         if panicked {
             watch.error.get_or_insert("vmtest panicked".into());
         }
