@@ -3,7 +3,13 @@
 use std::io;
 
 pub(crate) const EPERM: i32 = 1;
+pub(crate) const ENOENT: i32 = 2;
+pub(crate) const EBUSY: i32 = 16;
+pub(crate) const EINVAL: i32 = 22;
+pub(crate) const ENOSPC: i32 = 28;
 pub(crate) const ENOSYS: i32 = 38;
+pub(crate) const EOPNOTSUPP: i32 = 95;
+pub(crate) const ESHUTDOWN: i32 = 108;
 
 /// libbpf-rs keeps the errno of a failed call, but shows it in words only.
 pub(crate) fn of(error: &libbpf_rs::Error) -> io::Error {

@@ -5,12 +5,17 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::executor::Refusal;
+use crate::lint::{Finding, Version};
+use crate::pin::Cleared;
 use crate::simple::Report;
+use crate::{errno, privilege};
 
 /// Result of this crate's fallible functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Why something could not be done. Each message ends with what to do next.
+/// Why something could not be done. Each message says what to do next, but for what the system
+/// says of a file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -113,6 +118,187 @@ pub enum Error {
         report: Report,
     },
 
+    /// Something was given as a kernel's version, and is none.
+    #[error("{given:?} is no kernel version: write one as 6.12 or 6.12.107")]
+    Version {
+        /// What was given.
+        given: String,
+    },
+
+    /// A file is no BPF object, or a broken one.
+    #[error(
+        "{name} is no BPF object that can be opened: {why}: compile it with `clang -g -O2 --target=bpf`{}",
+        Log(log)
+    )]
+    Object {
+        /// The file.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+        /// What libbpf said.
+        log: String,
+    },
+
+    /// An object would do harm on this kernel: an oops, a hang, a panic or lost work. Nothing was loaded.
+    #[error(
+        "{name} is not loaded, as it does harm on linux {kernel}: do what is said of each{}",
+        List(findings)
+    )]
+    Dangerous {
+        /// The object.
+        name: String,
+        /// The kernel.
+        kernel: Version,
+        /// What would do harm; lint may find more in the object.
+        findings: Vec<Finding>,
+    },
+
+    /// An object was opened from other bytes than those that were given with it.
+    #[error(
+        "the bytes given for {name} are not those it was opened from: {why}: give those of the file that its skeleton was made from"
+    )]
+    OtherObject {
+        /// The object.
+        name: String,
+        /// How they differ.
+        why: String,
+    },
+
+    /// No program of the object arms anything.
+    #[error(
+        "{object} has no program bpf_wq_arm_*, so its workqueues would do nothing: declare BPF_WQ_ARM(map, ...) or BPF_WQ_EXECUTOR(name, ...)"
+    )]
+    NothingToArm {
+        /// The object.
+        object: String,
+    },
+
+    /// A program that arms workqueues has failed.
+    #[error(
+        "cannot arm {queue} of {object}: {source}: see the rules of bpf_wq_init and bpf_wq_set_callback in docs/compatibility.md"
+    )]
+    Arming {
+        /// The object.
+        object: String,
+        /// The map or executor.
+        queue: String,
+        /// What the program returned, or why it did not run.
+        source: io::Error,
+    },
+
+    /// An object has no such executor.
+    #[error(
+        "there is no executor {name} of this type: {why}: compare it with BPF_WQ_EXECUTOR({name}, ...)"
+    )]
+    NoExecutor {
+        /// Its name.
+        name: String,
+        /// What is missing or different.
+        why: String,
+    },
+
+    /// An executor has refused a job.
+    #[error("cannot {what} {name}: {refusal}")]
+    Refused {
+        /// What was being done.
+        what: String,
+        /// The executor.
+        name: String,
+        /// Why.
+        refusal: Refusal,
+    },
+
+    /// A directory for pins is in another file system.
+    #[error(
+        "{} is in no bpffs: `mount -t bpf bpf /sys/fs/bpf`, and take a directory below",
+        path.display()
+    )]
+    NotBpffs {
+        /// The directory, or the one above that it would be made in.
+        path: PathBuf,
+    },
+
+    /// This process may not do something to a pin.
+    #[error(
+        "cannot {what} {}: {source}: run as root, or as the user that has made it; bpffs also refuses names with a dot",
+        path.display()
+    )]
+    PinDenied {
+        /// What was being done.
+        what: &'static str,
+        /// To which file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+
+    /// Another process pins, takes over or drains in the same directory.
+    #[error(
+        "another process is at work on the pins in {}: try again when it is done",
+        directory.display()
+    )]
+    PinBusy {
+        /// The directory of the pins.
+        directory: PathBuf,
+    },
+
+    /// The same build is pinned in the directory already.
+    #[error(
+        "{} is there already: take it over with bpf_wq::take_over, or remove it with `bpf-wq unpin`",
+        path.display()
+    )]
+    PinExists {
+        /// The pin.
+        path: PathBuf,
+    },
+
+    /// There is no pin, or no whole one.
+    #[error("there is no pin {}, or it was not made or not removed to its end: {why}: start with bpf_wq::take_over", path.display())]
+    NoPin {
+        /// Where it should have been.
+        path: PathBuf,
+        /// What is missing.
+        why: String,
+    },
+
+    /// Something failed after pins were removed that had work left.
+    #[error("{source}; before, work was lost: {}", Lost(cleared))]
+    WorkLost {
+        /// The pins that were removed, and their work that was not done.
+        cleared: Vec<Cleared>,
+        /// What failed, and what to do next.
+        source: Box<Error>,
+    },
+
+    /// An object is not pinned that takes no more work.
+    #[error(
+        "{object} is not pinned, as {queue} was drained: load it again, and pin it before a drain"
+    )]
+    PinDrained {
+        /// The object.
+        object: String,
+        /// The map or executor.
+        queue: String,
+    },
+
+    /// A pin's directory has something that no pin has, so it is not removed.
+    #[error("{} is no part of a pin, and was left alone with its pin: remove it by hand", path.display())]
+    UnknownPin {
+        /// What was found.
+        path: PathBuf,
+    },
+
+    /// A link is not one that can be pinned.
+    #[error("cannot pin the link {name} of {object}: {why}")]
+    LinkPin {
+        /// The object.
+        object: String,
+        /// The link's name.
+        name: String,
+        /// Why, and what to do.
+        why: &'static str,
+    },
+
     /// A file operation failed.
     #[error("cannot {what}: {source}")]
     Io {
@@ -123,6 +309,23 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Explains what libbpf reported: tried first, probed only now.
+    pub(crate) fn of_bpf(what: &str, release: &str, error: &libbpf_rs::Error, log: String) -> Self {
+        let what = what.to_owned();
+        let release = release.to_owned();
+        let source = errno::of(error);
+        match (source.raw_os_error(), privilege::missing()) {
+            (Some(errno @ errno::ENOSYS), _) => Self::NoBpf { what, errno },
+            (Some(errno @ errno::EPERM), Some(missing)) => Self::Privilege { what, errno, missing },
+            (Some(errno @ errno::EPERM), None) => {
+                Self::TracingRefused { what, release, errno, log }
+            }
+            _ => Self::Bpf { what, release, source, log },
+        }
+    }
+}
+
 /// A log that follows a message, on lines of its own.
 struct Log<'a>(&'a str);
 
@@ -130,6 +333,28 @@ impl fmt::Display for Log<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for line in self.0.lines() {
             write!(f, "\n    {line}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What was removed, with its work.
+struct Lost<'a>(&'a [Cleared]);
+
+impl fmt::Display for Lost<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of_pin = |pin: &Cleared| format!("of {}: {}", pin.name, pin.drained);
+        f.write_str(&self.0.iter().map(of_pin).collect::<Vec<_>>().join("; "))
+    }
+}
+
+/// Findings that follow a message, on lines of their own.
+struct List<'a>(&'a [Finding]);
+
+impl fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for finding in self.0 {
+            write!(f, "\n    {finding}")?;
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use libbpf_rs::btf::types::{Func, FuncProto};
 use libbpf_rs::btf::{Btf, BtfKind, BtfType, TypeId};
 use libbpf_rs::libbpf_sys;
 
+use crate::error::{Error, Result};
 use crate::{errno, log, privilege};
 
 /// Where the kernel shows its BTF.
@@ -164,11 +165,21 @@ impl Kernel {
         })
     }
 
-    pub(crate) fn btf_error(&self) -> Option<&io::Error> {
-        self.btf.as_ref().err()
+    /// Why there is no point in loading a program with a workqueue.
+    pub(crate) fn needs_bpf_wq(&self) -> Result<()> {
+        if let Err(error) = &self.btf {
+            return Err(Error::NoBtf {
+                path: self.btf_path.clone(),
+                source: io::Error::new(error.kind(), error.to_string()),
+            });
+        }
+        if !self.bpf_wq().is_yes() {
+            return Err(Error::Unsupported { release: self.release.clone(), needs: "6.10" });
+        }
+        Ok(())
     }
 
-    fn types(&self) -> Answer<&Btf<'static>> {
+    pub(crate) fn types(&self) -> Answer<&Btf<'static>> {
         match &self.btf {
             Ok(btf) => Answer::Yes(btf),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

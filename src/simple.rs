@@ -32,7 +32,7 @@ use libbpf_rs::{Link, MapCore as _, MapFlags, OpenObject};
 
 use crate::error::{Error, Result};
 use crate::kernel::{Answer, Kernel, UNLINK_FUNCTIONS};
-use crate::{errno, log, privilege};
+use crate::{errno, log};
 
 #[expect(
     clippy::allow_attributes_without_reason,
@@ -132,7 +132,7 @@ impl<'obj> Simple<'obj> {
             }
             open.load()
         });
-        let skel = loaded.map_err(|error| refused(what, kernel.release(), &error, log))?;
+        let skel = loaded.map_err(|error| Error::of_bpf(what, kernel.release(), &error, log))?;
         Ok(Self { link: None, skel, release: kernel.release().to_owned() })
     }
 
@@ -144,7 +144,7 @@ impl<'obj> Simple<'obj> {
     pub fn attach(&mut self) -> Result<()> {
         let (link, log) = log::capture(|| self.skel.progs.on_unlink.attach());
         let what = "cannot attach on_unlink of bpf/simple.bpf.c";
-        self.link = Some(link.map_err(|error| refused(what, &self.release, &error, log))?);
+        self.link = Some(link.map_err(|error| Error::of_bpf(what, &self.release, &error, log))?);
         Ok(())
     }
 
@@ -220,33 +220,12 @@ impl<'obj> Simple<'obj> {
 
 /// The function to attach to, or why there is no point in loading.
 fn attach_target(kernel: &Kernel) -> Result<&'static str> {
-    if let Some(error) = kernel.btf_error() {
-        return Err(Error::NoBtf {
-            path: kernel.btf_path().to_owned(),
-            source: io::Error::new(error.kind(), error.to_string()),
-        });
-    }
-    let release = || kernel.release().to_owned();
-    if !kernel.bpf_wq().is_yes() {
-        return Err(Error::Unsupported { release: release(), needs: "6.10" });
-    }
+    kernel.needs_bpf_wq()?;
     match kernel.unlink_function() {
         Answer::Yes(function) => Ok(function),
-        Answer::No(_) | Answer::Inconclusive(_) => {
-            Err(Error::NoUnlinkFunction { release: release(), tried: UNLINK_FUNCTIONS })
-        }
-    }
-}
-
-/// Explains what libbpf reported: tried first, probed only now.
-fn refused(what: &str, release: &str, error: &libbpf_rs::Error, log: String) -> Error {
-    let what = what.to_owned();
-    let release = release.to_owned();
-    let source = errno::of(error);
-    match (source.raw_os_error(), privilege::missing()) {
-        (Some(errno @ errno::ENOSYS), _) => Error::NoBpf { what, errno },
-        (Some(errno @ errno::EPERM), Some(missing)) => Error::Privilege { what, errno, missing },
-        (Some(errno @ errno::EPERM), None) => Error::TracingRefused { what, release, errno, log },
-        _ => Error::Bpf { what, release, source, log },
+        Answer::No(_) | Answer::Inconclusive(_) => Err(Error::NoUnlinkFunction {
+            release: kernel.release().to_owned(),
+            tried: UNLINK_FUNCTIONS,
+        }),
     }
 }

@@ -7,6 +7,10 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use libbpf_cargo::SkeletonBuilder;
 
+/// Those that the library loads.
+const SKELETONS: [&str; 6] =
+    ["executor", "executor_cost", "executor_load", "lifecycle", "pin", "portable"];
+
 fn main() -> Result<()> {
     let out = PathBuf::from(env::var_os("OUT_DIR").context("no OUT_DIR")?);
     let arch = env::var("CARGO_CFG_TARGET_ARCH").context("no CARGO_CFG_TARGET_ARCH")?;
@@ -19,7 +23,8 @@ fn main() -> Result<()> {
         println!("cargo::rerun-if-changed={}", path.display());
         let Some(name) = path.to_str().and_then(|p| p.strip_suffix(".bpf.c")) else { continue };
         let name = name.rsplit('/').next().unwrap_or(name);
-        SkeletonBuilder::new()
+        let mut builder = SkeletonBuilder::new();
+        builder
             .source(&path)
             .obj(out.join(format!("{name}.bpf.o")))
             .clang_args([
@@ -32,6 +37,9 @@ fn main() -> Result<()> {
                 asm.as_ref(),
             ])
             .build()?;
+        if SKELETONS.contains(&name) {
+            builder.reference_obj(true).generate(out.join(name).with_extension("skel.rs"))?;
+        }
     }
     Ok(())
 }

@@ -7,6 +7,8 @@ mod support;
 
 #[path = "danger/alone.rs"]
 mod alone;
+#[path = "danger/lifecycle.rs"]
+mod lifecycle;
 #[path = "danger/malformed.rs"]
 mod malformed;
 #[path = "danger/teardown.rs"]

@@ -15,6 +15,12 @@ mod contexts;
 mod elements;
 #[path = "suite/errors.rs"]
 mod errors;
+#[path = "suite/executor.rs"]
+mod executor;
+#[path = "suite/executor_cost.rs"]
+mod executor_cost;
+#[path = "suite/executor_load.rs"]
+mod executor_load;
 #[path = "suite/header.rs"]
 mod header;
 #[path = "suite/hid.rs"]
@@ -25,10 +31,18 @@ mod kernel;
 mod ksock;
 #[path = "suite/latency.rs"]
 mod latency;
+#[path = "suite/lifecycle.rs"]
+mod lifecycle;
+#[path = "suite/lifecycle_drain.rs"]
+mod lifecycle_drain;
+#[path = "suite/lint.rs"]
+mod lint;
 #[path = "suite/maps.rs"]
 mod maps;
 #[path = "suite/memory.rs"]
 mod memory;
+#[path = "suite/pin.rs"]
+mod pin;
 #[path = "suite/program_types.rs"]
 mod program_types;
 #[path = "suite/regressions.rs"]
@@ -39,6 +53,8 @@ mod simple;
 mod sleepable_calls;
 #[path = "suite/sleeping.rs"]
 mod sleeping;
+#[path = "suite/stale_pins.rs"]
+mod stale_pins;
 #[path = "suite/starting.rs"]
 mod starting;
 #[path = "suite/teardown.rs"]

@@ -2,32 +2,11 @@
 // Rules 1 to 6: what init, set_callback and start want.
 #include "rules.h"
 
-static int on_work(void *map, int *key, void *value)
-{
-	struct seen *s = enter();
-
-	if (s)
-		leave(s);
-	return 0;
-}
-
-static __always_inline int init_set_start(void *map, int *err)
-{
-	struct elem *elem = element(map, 0);
-
-	if (!elem)
-		return 0;
-	err[0] = bpf_wq_init(&elem->work, map, 0);
-	err[1] = bpf_wq_set_callback(&elem->work, on_work, 0);
-	err[2] = bpf_wq_start(&elem->work, 0);
-	return 0;
-}
-
 /* In order, as it should be. */
 SEC("syscall")
 int in_order(int *err)
 {
-	return init_set_start(&array, err);
+	return init_set_start(&array, 0, on_work_count, err);
 }
 
 /* Rule 1. */
@@ -38,7 +17,7 @@ int before_init(int *err)
 
 	if (!elem)
 		return 0;
-	err[0] = bpf_wq_set_callback(&elem->work, on_work, 0);
+	err[0] = bpf_wq_set_callback(&elem->work, on_work_count, 0);
 	err[1] = bpf_wq_start(&elem->work, 0);
 	return 0;
 }
@@ -54,9 +33,9 @@ int with_flags(int *err)
 	err[0] = bpf_wq_init(&elem->work, &array, 1);
 	err[1] = bpf_wq_init(&elem->work, &array, 1U << 31);
 	err[2] = bpf_wq_init(&elem->work, &array, 0);
-	err[3] = bpf_wq_set_callback(&elem->work, on_work, 1);
-	err[4] = bpf_wq_set_callback(&elem->work, on_work, 1U << 31);
-	err[5] = bpf_wq_set_callback(&elem->work, on_work, 0);
+	err[3] = bpf_wq_set_callback(&elem->work, on_work_count, 1);
+	err[4] = bpf_wq_set_callback(&elem->work, on_work_count, 1U << 31);
+	err[5] = bpf_wq_set_callback(&elem->work, on_work_count, 0);
 	err[6] = bpf_wq_start(&elem->work, 1);
 	err[7] = bpf_wq_start(&elem->work, 1U << 31);
 	err[8] = bpf_wq_start(&elem->work, 0);
@@ -73,7 +52,7 @@ int init_again(int *err)
 		return 0;
 	err[0] = bpf_wq_init(&elem->work, &array, 0);
 	err[1] = bpf_wq_init(&elem->work, &array, 0);
-	err[2] = bpf_wq_set_callback(&elem->work, on_work, 0);
+	err[2] = bpf_wq_set_callback(&elem->work, on_work_count, 0);
 	err[3] = bpf_wq_start(&elem->work, 0);
 	err[4] = bpf_wq_init(&elem->work, &array, 0);
 	return 0;
@@ -108,14 +87,7 @@ static int on_work_again(void *map, int *key, void *value)
 SEC("syscall")
 int over_and_over(int *err)
 {
-	struct elem *elem = element(&array, 0);
-
-	if (!elem)
-		return 0;
-	err[0] = bpf_wq_init(&elem->work, &array, 0);
-	err[1] = bpf_wq_set_callback(&elem->work, on_work_again, 0);
-	err[2] = bpf_wq_start(&elem->work, 0);
-	return 0;
+	return init_set_start(&array, 0, on_work_again, err);
 }
 
 /* Rule 6: once more, of what is armed already. */
@@ -154,5 +126,5 @@ int through_outer(int *err)
 
 	if (!map)
 		return 0;
-	return init_set_start(map, err);
+	return init_set_start(map, 0, on_work_count, err);
 }

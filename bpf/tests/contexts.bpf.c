@@ -10,15 +10,6 @@ struct hrtimer {
 
 static __u64 turns;
 
-static int on_work(void *map, int *key, void *value)
-{
-	struct seen *s = enter();
-
-	if (s)
-		leave(s);
-	return 0;
-}
-
 static __always_inline int arm_once(void)
 {
 	struct elem *elem = element(&array, 0);
@@ -28,7 +19,7 @@ static __always_inline int arm_once(void)
 	if (!elem || !s || __sync_fetch_and_add(&turns, 1))
 		return 0;
 	s->err[0] = bpf_wq_init(&elem->work, &array, 0);
-	s->err[1] = bpf_wq_set_callback(&elem->work, on_work, 0);
+	s->err[1] = bpf_wq_set_callback(&elem->work, on_work_count, 0);
 	s->err[2] = bpf_wq_start(&elem->work, 0);
 	__sync_fetch_and_add(&s->others, 1);
 	return 0;
@@ -41,6 +32,34 @@ int BPF_PROG(in_hardirq, struct hrtimer *timer)
 	if (timer->is_soft)
 		return 0;
 	return arm_once();
+}
+
+/* Before the one below, which only starts. */
+SEC("syscall")
+int arm_ahead(int *err)
+{
+	struct elem *elem = element(&array, 0);
+
+	if (!elem)
+		return 0;
+	err[0] = bpf_wq_init(&elem->work, &array, 0);
+	err[1] = bpf_wq_set_callback(&elem->work, on_work_count, 0);
+	return 0;
+}
+
+/* The scheduler holds the lock of this CPU's queue. */
+SEC("tp_btf/sched_switch")
+int BPF_PROG(under_the_scheduler)
+{
+	struct elem *elem = element(&array, 0);
+	__u32 zero = 0;
+	struct seen *s = bpf_map_lookup_elem(&seen, &zero);
+
+	if (!elem || !s)
+		return 0;
+	s->err[2] = bpf_wq_start(&elem->work, 0);
+	__sync_fetch_and_add(&s->others, 1);
+	return 0;
 }
 
 SEC("tp_btf/nmi_handler")

@@ -61,15 +61,6 @@ struct {
 	__type(value, __u64);
 } mmapable_plain SEC(".maps");
 
-static int on_work(void *map, int *key, void *value)
-{
-	struct seen *s = enter();
-
-	if (s)
-		leave(s);
-	return 0;
-}
-
 /*
  * Starts the workqueue, and keeps its CPU until the gate opens: so long the work is
  * pending.
@@ -83,7 +74,7 @@ static __always_inline void hold_pending(struct bpf_wq *work, void *map, int *er
 	if (!s)
 		return;
 	err[0] = bpf_wq_init(work, map, 0);
-	err[1] = bpf_wq_set_callback(work, on_work, 0);
+	err[1] = bpf_wq_set_callback(work, on_work_count, 0);
 	bpf_preempt_disable();
 	started = bpf_wq_start(work, 0);
 	__sync_fetch_and_add(&s->others, 1);
@@ -145,7 +136,7 @@ STATE(locked_hash, struct locked)
 		if (!elem) \
 			return 0; \
 		err[0] = bpf_wq_init(&elem->work, &map, 0); \
-		err[1] = bpf_wq_set_callback(&elem->work, on_work, 0); \
+		err[1] = bpf_wq_set_callback(&elem->work, on_work_count, 0); \
 		bpf_preempt_disable(); \
 		started = bpf_wq_start(&elem->work, 0); \
 		acted = action; \
@@ -179,14 +170,7 @@ static int on_work_wait(void *map, int *key, void *value)
 
 static __always_inline int start_waiting(void *map, int *err)
 {
-	struct elem *elem = element(map, 0);
-
-	if (!elem)
-		return 0;
-	err[0] = bpf_wq_init(&elem->work, map, 0);
-	err[1] = bpf_wq_set_callback(&elem->work, on_work_wait, 0);
-	err[2] = bpf_wq_start(&elem->work, 0);
-	return 0;
+	return init_set_start(map, 0, on_work_wait, err);
 }
 
 SEC("syscall")
@@ -231,14 +215,7 @@ static int on_work_delete(void *map, int *key, void *value)
 SEC("syscall")
 int deletes_itself(int *err)
 {
-	struct elem *elem = element(&hash, 0);
-
-	if (!elem)
-		return 0;
-	err[0] = bpf_wq_init(&elem->work, &hash, 0);
-	err[1] = bpf_wq_set_callback(&elem->work, on_work_delete, 0);
-	err[2] = bpf_wq_start(&elem->work, 0);
-	return 0;
+	return init_set_start(&hash, 0, on_work_delete, err);
 }
 
 struct {
@@ -259,7 +236,7 @@ int init_stale(int *err)
 		return 0;
 	err[0] = bpf_map_delete_elem(&one, &key);
 	err[1] = bpf_wq_init(&elem->work, &one, 0);
-	err[2] = bpf_wq_set_callback(&elem->work, on_work, 0);
+	err[2] = bpf_wq_set_callback(&elem->work, on_work_count, 0);
 	err[3] = bpf_wq_start(&elem->work, 0);
 	key = 1;
 	err[4] = bpf_map_update_elem(&one, &key, &fresh, BPF_NOEXIST);

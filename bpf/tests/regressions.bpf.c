@@ -4,15 +4,6 @@
 
 #include <bpf/bpf_tracing.h>
 
-static int on_work(void *map, int *key, void *value)
-{
-	struct seen *s = enter();
-
-	if (s)
-		leave(s);
-	return 0;
-}
-
 #define HASH(name, flags) \
 	struct { \
 		__uint(type, BPF_MAP_TYPE_HASH); \
@@ -34,7 +25,7 @@ static __always_inline int set(void *map, int *err)
 	if (!elem)
 		return 0;
 	err[0] = bpf_wq_init(&elem->work, map, 0);
-	err[1] = bpf_wq_set_callback(&elem->work, on_work, 0);
+	err[1] = bpf_wq_set_callback(&elem->work, on_work_count, 0);
 	return 0;
 }
 
@@ -98,7 +89,7 @@ static __always_inline int count(enum call call, int err)
 		if (!elem) \
 			return 1; \
 		count(INIT, bpf_wq_init(&elem->work, &map, 0)); \
-		count(SET_CALLBACK, bpf_wq_set_callback(&elem->work, on_work, 0)); \
+		count(SET_CALLBACK, bpf_wq_set_callback(&elem->work, on_work_count, 0)); \
 		count(START, bpf_wq_start(&elem->work, 0)); \
 		count(DELETE, bpf_map_delete_elem(&map, &key)); \
 		return 0; \
@@ -119,7 +110,7 @@ static __always_inline int count(enum call call, int err)
 		if (!elem) \
 			return 0; \
 		count(OTHER_START, bpf_wq_start(&elem->work, 0)); \
-		count(OTHER_SET_CALLBACK, bpf_wq_set_callback(&elem->work, on_work, 0)); \
+		count(OTHER_SET_CALLBACK, bpf_wq_set_callback(&elem->work, on_work_count, 0)); \
 		count(OTHER_START, bpf_wq_start(&elem->work, 0)); \
 		return 0; \
 	} \

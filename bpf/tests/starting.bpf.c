@@ -11,15 +11,6 @@ struct {
 	__type(value, struct elem);
 } hash SEC(".maps");
 
-static int on_work(void *map, int *key, void *value)
-{
-	struct seen *s = enter();
-
-	if (s)
-		leave(s);
-	return 0;
-}
-
 static int on_other_work(void *map, int *key, void *value)
 {
 	__u32 zero = 0;
@@ -51,7 +42,7 @@ int three_starts(int *err)
 	if (!elem)
 		return 0;
 	err[0] = bpf_wq_init(&elem->work, &array, 0);
-	err[1] = bpf_wq_set_callback(&elem->work, on_work, 0);
+	err[1] = bpf_wq_set_callback(&elem->work, on_work_count, 0);
 	bpf_preempt_disable();
 	first = bpf_wq_start(&elem->work, 0);
 	second = bpf_wq_start(&elem->work, 0);
@@ -67,14 +58,7 @@ int three_starts(int *err)
 SEC("syscall")
 int start_and_wait(int *err)
 {
-	struct elem *elem = element(&array, 0);
-
-	if (!elem)
-		return 0;
-	err[0] = bpf_wq_init(&elem->work, &array, 0);
-	err[1] = bpf_wq_set_callback(&elem->work, on_work_wait, 0);
-	err[2] = bpf_wq_start(&elem->work, 0);
-	return 0;
+	return init_set_start(&array, 0, on_work_wait, err);
 }
 
 /* Rule 11: of what is armed already. */
@@ -109,14 +93,7 @@ static int on_work_restart(void *map, int *key, void *value)
 SEC("syscall")
 int restarts_itself(int *err)
 {
-	struct elem *elem = element(&array, 0);
-
-	if (!elem)
-		return 0;
-	err[0] = bpf_wq_init(&elem->work, &array, 0);
-	err[1] = bpf_wq_set_callback(&elem->work, on_work_restart, 0);
-	err[2] = bpf_wq_start(&elem->work, 0);
-	return 0;
+	return init_set_start(&array, 0, on_work_restart, err);
 }
 
 /* Rule 13. */
@@ -129,7 +106,7 @@ int change_callback(int *err)
 	if (!elem)
 		return 0;
 	err[0] = bpf_wq_init(&elem->work, &array, 0);
-	err[1] = bpf_wq_set_callback(&elem->work, on_work, 0);
+	err[1] = bpf_wq_set_callback(&elem->work, on_work_count, 0);
 	bpf_preempt_disable();
 	started = bpf_wq_start(&elem->work, 0);
 	changed = bpf_wq_set_callback(&elem->work, on_other_work, 0);
@@ -155,14 +132,7 @@ static int on_work_forever(void *map, int *key, void *value)
 SEC("syscall")
 int forever(int *err)
 {
-	struct elem *elem = element(&array, 0);
-
-	if (!elem)
-		return 0;
-	err[0] = bpf_wq_init(&elem->work, &array, 0);
-	err[1] = bpf_wq_set_callback(&elem->work, on_work_forever, 0);
-	err[2] = bpf_wq_start(&elem->work, 0);
-	return 0;
+	return init_set_start(&array, 0, on_work_forever, err);
 }
 
 /* Rule 21: the map is the right one if the key finds the value in it. */
@@ -184,14 +154,7 @@ static int on_work_look(void *map, int *key, void *value)
 
 static __always_inline int start_look(void *map, __u32 key, int *err)
 {
-	struct elem *elem = element(map, key);
-
-	if (!elem)
-		return 0;
-	err[0] = bpf_wq_init(&elem->work, map, 0);
-	err[1] = bpf_wq_set_callback(&elem->work, on_work_look, 0);
-	err[2] = bpf_wq_start(&elem->work, 0);
-	return 0;
+	return init_set_start(map, key, on_work_look, err);
 }
 
 SEC("syscall")
@@ -210,14 +173,7 @@ int look_hash(int *err)
 SEC("syscall")
 int start_other_element(int *err)
 {
-	struct elem *elem = element(&array, 1);
-
-	if (!elem)
-		return 0;
-	err[0] = bpf_wq_init(&elem->work, &array, 0);
-	err[1] = bpf_wq_set_callback(&elem->work, on_other_work, 0);
-	err[2] = bpf_wq_start(&elem->work, 0);
-	return 0;
+	return init_set_start(&array, 1, on_other_work, err);
 }
 
 struct workqueue_struct {
@@ -272,7 +228,7 @@ int start_marked(int *err)
 	if (!elem)
 		return 0;
 	err[0] = bpf_wq_init(&elem->work, &array, 0);
-	err[1] = bpf_wq_set_callback(&elem->work, on_work, 0);
+	err[1] = bpf_wq_set_callback(&elem->work, on_work_count, 0);
 	bpf_preempt_disable();
 	*(volatile __u32 *)&queueing = bpf_get_smp_processor_id() + 1;
 	started = bpf_wq_start(&elem->work, 0);
@@ -306,12 +262,5 @@ static int on_work_self(void *map, int *key, void *value)
 SEC("syscall")
 int look_at_task(int *err)
 {
-	struct elem *elem = element(&array, 0);
-
-	if (!elem)
-		return 0;
-	err[0] = bpf_wq_init(&elem->work, &array, 0);
-	err[1] = bpf_wq_set_callback(&elem->work, on_work_self, 0);
-	err[2] = bpf_wq_start(&elem->work, 0);
-	return 0;
+	return init_set_start(&array, 0, on_work_self, err);
 }

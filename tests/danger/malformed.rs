@@ -1,12 +1,15 @@
 //! Hazard H2: the verifier, and maps that hold no valid bpf_wq.
 
+use std::ops::Range;
+
+use libbpf_rs::Object;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 
 use crate::alone::{expects, is_alone};
 use crate::support::creating::{Types, create, with_map};
-use crate::support::loading::{Verdict, assert_verdict, load, load_alone};
+use crate::support::loading::{Refusal, Verdict, assert_verdict, choose, load, load_alone, open};
 use crate::support::{answer, needs_bpf_wq, rule, version};
 
 const GROUP: &str = "What takes the kernel down";
@@ -27,6 +30,32 @@ const LAYOUTS: [(&str, &str, Types); 7] = [
     ("maps", "array", Types::Withheld),
 ];
 
+/// The same without our doing, as libbpf creates them: maps whose types the kernel does not take, and
+/// one in a map of maps. By name, each with its program, and what a kernel that looks says.
+const BY_LIBBPF: [(&str, &str, &str); 4] = [
+    ("untyped", "inits_untyped", "map 'untyped' has to have BTF in order to use bpf_wq"),
+    (
+        "untyped_key",
+        "inits_untyped_key",
+        "map 'untyped_key' has to have BTF in order to use bpf_wq",
+    ),
+    ("enum_key", "inits_enum_key", "map 'enum_key' has to have BTF in order to use bpf_wq"),
+    ("outer", "inits_inner", "has no valid bpf_wq"),
+];
+
+/// Seen on 7.0 and 7.1 alone: a hash may have the type of its value without that of its key.
+const KEYS_WITHOUT_TYPES: Range<(u32, u32)> = (7, 0)..(7, 2);
+
+fn load_with_one_map(map: &str, program: &str) -> Result<Object, Refusal> {
+    let mut open = open("lint");
+    for mut other in open.maps_mut() {
+        let is_it = other.name() == map;
+        other.set_autocreate(is_it).expect("it is not created yet");
+    }
+    choose(&mut open, program);
+    load(open)
+}
+
 /// Whether the kernel has 5f8d41172931, which looks at a map's record before it looks into it:
 /// since 6.18.2 and 6.19.
 fn is_fixed() -> bool {
@@ -45,6 +74,7 @@ fn layouts() {
         return;
     }
     if is_fixed() {
+        let takes_untyped_keys = KEYS_WITHOUT_TYPES.contains(&version());
         for (object, map, types) in LAYOUTS {
             let words = match types {
                 Types::Given => format!("map '{map}' has no valid bpf_wq"),
@@ -54,18 +84,35 @@ fn layouts() {
             let refused = load(with_map(object, map, &fd, &format!("init_in_{map}")));
             assert_verdict(&refused, Verdict::Refused("-EINVAL", words.leak()));
         }
-        answer("yes: -EINVAL, has no valid bpf_wq, or has to have BTF in order to use bpf_wq");
+        for (map, program, words) in BY_LIBBPF {
+            let takes_it = takes_untyped_keys && map == "untyped_key";
+            let verdict =
+                if takes_it { Verdict::Loads } else { Verdict::Refused("-EINVAL", words) };
+            assert_verdict(&load_with_one_map(map, program), verdict);
+        }
+        let but = if takes_untyped_keys {
+            "; a hash whose key alone has no type is taken as it is"
+        } else {
+            ""
+        };
+        answer(&format!(
+            "yes: -EINVAL, has no valid bpf_wq, or has to have BTF in order to use bpf_wq{but}"
+        ));
         return;
     }
     if !is_alone() {
         return;
     }
-    expects("H2", GROUP, statement, &[REPORT; LAYOUTS.len()].concat(), ANSWER);
+    let reports = [REPORT; LAYOUTS.len() + BY_LIBBPF.len()].concat();
+    expects("H2", GROUP, statement, &reports, ANSWER);
     for (object, map, types) in LAYOUTS {
         kills(|| {
             let fd = create(object, map, types).expect("a bad layout can be created");
             _ = load(with_map(object, map, &fd, &format!("init_in_{map}")));
         });
+    }
+    for (map, program, _) in BY_LIBBPF {
+        kills(|| _ = load_with_one_map(map, program));
     }
 }
 

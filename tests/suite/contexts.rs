@@ -9,7 +9,7 @@ use nix::errno::Errno::EOPNOTSUPP;
 use serial_test::serial;
 
 use crate::support::called::{Called, OK, code, refusal};
-use crate::support::{answer, eventually, needs_bpf_wq, rule, version};
+use crate::support::{answer, eventually, needs, needs_bpf_wq, rule, version};
 
 const GROUP: &str = "In interrupts";
 
@@ -66,6 +66,26 @@ fn in_nmi() {
         assert_eq!(called.seen().entered, 0);
     }
     drop(link);
+}
+
+#[test_log::test]
+#[serial]
+fn under_the_scheduler() {
+    let statement = "start in tp_btf/sched_switch, under the lock of the CPU's queue: returns 0, \
+                     and it runs";
+    rule("9-sched", GROUP, statement);
+    let reason = "the start waits for the lock that its CPU holds: it hangs";
+    if !needs_bpf_wq() || !needs(ANYWHERE, reason) {
+        return;
+    }
+    let mut called = Called::load("contexts", &["arm_ahead", "under_the_scheduler"]);
+    assert_eq!(called.call("arm_ahead"), [OK; 2]);
+    let link =
+        attached(&mut called, "under_the_scheduler", |p| p.attach_trace().expect("attached"));
+    eventually("it has run often", || (called.seen().runs > 100).then_some(()));
+    drop(link);
+    called.settle();
+    assert_eq!(called.seen().err.map(code)[2], OK);
 }
 
 #[test_log::test]

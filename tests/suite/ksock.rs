@@ -1,17 +1,14 @@
 //! Network I/O: what a program may do, and its callback not.
 
-use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd as _;
 use std::panic;
 use std::thread;
 
 use nix::errno::Errno::EOPNOTSUPP;
-use nix::sched::{CloneFlags, unshare};
 use serial_test::serial;
 
 use crate::support::called::{Called, OK, code, put};
-use crate::support::{DEADLINE, eventually, needs, rule};
+use crate::support::{DEADLINE, eventually, loopback, needs, rule};
 
 const GROUP: &str = "Sleeping in a callback";
 
@@ -44,19 +41,10 @@ fn no_sockets() {
     });
 }
 
-/// Runs `act` in a thread with a network of its own, in which only `lo` is there, and up. Guests
-/// have none.
+/// Runs `act` in a thread with a network of its own.
 fn with_loopback(act: impl FnOnce() + Send) {
     let body = || {
-        unshare(CloneFlags::CLONE_NEWNET).expect("a network of its own");
-        let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
-        // SAFETY: all of its bytes may be 0.
-        let mut lo: libc::ifreq = unsafe { std::mem::zeroed() };
-        lo.ifr_name[..2].copy_from_slice(&[b'l' as libc::c_char, b'o' as libc::c_char]);
-        lo.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
-        // SAFETY: the kernel reads `lo`.
-        let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const lo) };
-        assert_eq!(result, 0, "lo: {}", io::Error::last_os_error());
+        loopback::enter();
         act();
     };
     if let Err(panic) = thread::scope(|scope| scope.spawn(body).join()) {

@@ -27,17 +27,9 @@ fn armed_from_syscall(#[case] id: &str, #[case] program: &str, #[case] which: &s
     let loaded = Loaded::new(&["arm", program], &page);
     loaded.run("arm");
     loaded.run(program);
-    page.wait_for_reader();
-    let (arm, text) = (loaded.id("arm"), loaded.id(program));
-    let pages = loaded.pages();
-    drop(loaded);
-    eventually("the program goes away", || (!program_exists(text)).then_some(()));
-    wait_until_text_is_freed();
-    assert!(!has_ended(&pages), "it did not wait for the answer");
-    page.answer();
-    eventually("the callback ends", || has_ended(&pages).then_some(()));
+    let arm = loaded.id("arm");
+    goes_away_while_it_sleeps(loaded, program, &page);
     eventually("the arming program goes away", || (!program_exists(arm)).then_some(()));
-    drop(page);
 }
 
 /// The kernel frees the text of a sleepable program when no callback is under way.
@@ -54,13 +46,17 @@ fn fentry_s_armed_by_itself() {
     let page = Page::new(&42_u64.to_ne_bytes());
     let loaded = Loaded::new(&[PROGRAM], &page);
     loaded.run(PROGRAM);
+    goes_away_while_it_sleeps(loaded, PROGRAM, &page);
+}
+
+/// Closes everything while the callback of `program` waits for the page; it has to come to its end.
+fn goes_away_while_it_sleeps(loaded: Loaded, program: &str, page: &Page) {
     page.wait_for_reader();
-    let (text, pages) = (loaded.id(PROGRAM), loaded.pages());
+    let (text, pages) = (loaded.id(program), loaded.pages());
     drop(loaded);
     eventually("the program goes away", || (!program_exists(text)).then_some(()));
     wait_until_text_is_freed();
     assert!(!has_ended(&pages), "it did not wait for the answer");
     page.answer();
     eventually("the callback ends", || has_ended(&pages).then_some(()));
-    drop(page);
 }

@@ -3,6 +3,7 @@
 //! The ids of all types stay as they are, so that what libbpf looks up in a copy means
 //! the same to the kernel.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::ops::Range;
 use std::path::Path;
@@ -53,6 +54,14 @@ impl RawBtf {
             at += 12 + btf.size_of_rest(at);
         }
         btf
+    }
+
+    /// The functions that BPF programs may call, without a `___suffix`.
+    pub fn kernel_functions(&self) -> BTreeSet<&str> {
+        let records = self.types.iter().skip(1).copied();
+        let is_tag = |at: &usize| self.kind(*at) == kind::DECL_TAG && self.name(*at) == "bpf_kfunc";
+        let names = records.filter(is_tag).map(|at| self.name(self.refers_to(at)));
+        names.map(|name| name.split("___").next().unwrap_or(name)).collect()
     }
 
     /// Renames everything called `from`.

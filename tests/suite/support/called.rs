@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::path::Path;
+use std::ptr;
 use std::sync::Mutex;
 use std::thread;
 
@@ -172,7 +173,8 @@ pub fn call<const N: usize>(program: BorrowedFd<'_>, name: &str) -> [Code; N] {
     let mut results = [UNWRITTEN; N];
     let mut opts = libbpf_sys::bpf_test_run_opts {
         sz: size_of::<libbpf_sys::bpf_test_run_opts>() as _,
-        ctx_in: results.as_mut_ptr().cast(),
+        // A program without a context is given none.
+        ctx_in: if N == 0 { ptr::null_mut() } else { results.as_mut_ptr().cast() },
         ctx_size_in: size_of_val(&results) as u32,
         ..Default::default()
     };

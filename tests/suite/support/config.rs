@@ -24,8 +24,8 @@ pub fn needs_config(option: &str, reason: &str) -> bool {
     false
 }
 
-/// The configuration, if it is known: the runner names a file for the kernels that it fetches, and others may
-/// have it built in.
+/// The configuration, if it is known: the runner names a file for the kernels that it fetches, and
+/// others may have it built in.
 pub fn of_running_kernel() -> Option<String> {
     const BUILT_IN: &str = "/proc/config.gz";
     let named = env::var_os("XTASK_CONFIG");

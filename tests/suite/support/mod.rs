@@ -1,19 +1,25 @@
 //! What several topics need.
 
+pub mod bpffs;
 pub mod btf;
 pub mod called;
 pub mod cgroup;
 pub mod config;
 pub mod creating;
 pub mod fuse;
+pub mod lifecycle;
+pub mod loader;
 pub mod loading;
+pub mod loopback;
 pub mod noise;
+pub mod pin;
+pub mod process;
 pub mod restricted;
 pub mod running;
 pub mod teardown;
 
 use std::fmt::Debug;
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::panic::Location;
@@ -29,11 +35,20 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Major and minor version of the running kernel.
 pub fn version() -> (u32, u32) {
-    let kernel = bpf_wq::Kernel::running();
-    let mut numbers = kernel.release().split(|c: char| !c.is_ascii_digit()).map(str::parse);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => (major, minor),
-        _ => panic!("{} is no kernel version", kernel.release()),
+    let (major, minor, _) = stable_version();
+    (major, minor)
+}
+
+/// Major and minor version, and the number of the stable release: 0 where none is named.
+fn stable_version() -> (u32, u32, u32) {
+    // Not from the library, which reads all of the kernel's BTF first: tests ask often.
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    match (numbers.next(), numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor)), stable) => {
+            (major, minor, stable.and_then(Result::ok).unwrap_or(0))
+        }
+        _ => panic!("{release} is no kernel version"),
     }
 }
 
@@ -53,11 +68,8 @@ pub fn needs(first: (u32, u32), reason: &str) -> bool {
 /// return. The fix came to `series`, and to these releases of the stable series before it.
 #[must_use]
 pub fn needs_fix(series: (u32, u32), stable: &[(u32, u32, u32)], reason: &str) -> bool {
-    let kernel = bpf_wq::Kernel::running();
-    let patch = kernel.release().split(|c: char| !c.is_ascii_digit()).nth(2);
-    let patch: u32 = patch.and_then(|patch| patch.parse().ok()).unwrap_or(0);
-    let (major, minor) = version();
-    stable.iter().any(|(a, b, first)| (*a, *b) == (major, minor) && patch >= *first)
+    let (major, minor, release) = stable_version();
+    stable.iter().any(|(a, b, first)| (*a, *b) == (major, minor) && release >= *first)
         || needs(series, reason)
 }
 

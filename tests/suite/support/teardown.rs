@@ -53,7 +53,8 @@ pub fn has_ended(pages: &MapHandle) -> bool {
     word(&get(pages, 0), 2) == 1
 }
 
-/// The text of a program that is gone is freed by a worker, a grace period later.
+/// The text of a program that is gone is freed by a worker, a grace period later. A fifth of this
+/// is too short: the programs of `tests/danger/` live then, and what the suite shows means nothing.
 pub fn wait_until_text_is_freed() {
     for _ in 0..3 {
         fs::write("/sys/module/rcutree/parameters/do_rcu_barrier", "1").expect("rcu_barrier");

@@ -1,0 +1,209 @@
+//! Rules of programs: their types, H1 and H5.
+
+use libbpf_rs::libbpf_sys::{BPF_MAP_TYPE_ARRAY, BPF_PROG_TYPE_SYSCALL};
+
+use super::elf::{Callee, FunctionId, Loaded, Reference};
+use super::finding::{Fault, Finding};
+use super::history::{LOSES_WORK, SLEEPS, Step, TRACING, UNDER_LOCK, at};
+use super::opened::{Map, Opened, Program};
+use super::permits::{self, LATE};
+use super::reach;
+use super::registers::{Call, Value};
+use super::sleep::{self, Sleeper};
+use super::target::Target;
+use super::version::Version;
+
+/// bpf_map_update_elem.
+const UPDATE: Callee = Callee::Helper(2);
+const BPF_NOEXIST: i64 = 1;
+const BPF_EXIST: i64 = 2;
+const BPF_F_LOCK: i64 = 4;
+
+/// Every call of the program and of what it comes to, its callbacks among that.
+pub(crate) fn calls<'a>(
+    opened: &'a Opened,
+    program: &Program,
+) -> impl Iterator<Item = &'a Call> + use<'a> {
+    functions(opened, program).flat_map(|function| calls_of(opened, function))
+}
+
+/// Whether this is the kernel's function of the name, however it is declared.
+pub(crate) fn is_kernel_function(callee: &Callee, name: &str) -> bool {
+    matches!(callee, Callee::Kernel(called) if reach::without_suffix(called) == name)
+}
+
+fn functions<'a>(
+    opened: &'a Opened,
+    program: &Program,
+) -> impl Iterator<Item = FunctionId> + use<'a> {
+    reach::functions(&opened.code, program.function)
+}
+
+fn calls_of(opened: &Opened, function: FunctionId) -> &[Call] {
+    opened.calls.get(function).map_or(&[], Vec::as_slice)
+}
+
+pub(crate) fn check(opened: &Opened, target: &Target, findings: &mut Vec<Finding>) {
+    for program in &opened.programs {
+        let mut add = |fault: Fault, history: &[Step]| {
+            let found = Finding::on(target.version(), &program.name, fault, history);
+            findings.extend(found);
+        };
+        if LATE.contains(&program.kind) {
+            let used = reach::maps(&opened.code, program.function);
+            let first = used.filter_map(|name| opened.map(name)).find(|map| map.holds_wq());
+            if let Some(Map { name: map, .. }) = first {
+                let kind = program.declared().to_owned();
+                add(Fault::ProgramType { kind, map: map.clone() }, TRACING);
+            }
+        }
+        if let Some(tracepoint) = locked_tracepoint(&program.section) {
+            if calls(opened, program).any(|call| is_kernel_function(&call.callee, "bpf_wq_start")) {
+                add(Fault::StartsUnderLock { tracepoint: tracepoint.to_owned() }, UNDER_LOCK);
+            }
+        }
+        if !program.may_sleep {
+            for (fault, history) in sleeping_callbacks(opened, program, target.version()) {
+                add(fault, history);
+            }
+        }
+        for (map, is_sure) in updated(opened, program) {
+            add(Fault::UpdateLosesWork { map: map.to_owned(), is_sure }, LOSES_WORK);
+        }
+    }
+}
+
+/// The tracepoint of a program, if the kernel comes to it with the lock of a CPU's queue, of a task
+/// that is woken, or of a pool of workers. Before 7.0 no other kind of program may start work there.
+fn locked_tracepoint(section: &str) -> Option<&str> {
+    const LOCKED: [&str; 9] = [
+        "sched_switch",
+        "sched_waking",
+        "sched_wakeup",
+        "sched_wakeup_new",
+        "sched_migrate_task",
+        "sched_pi_setprio",
+        "sched_stat_runtime",
+        "workqueue_queue_work",
+        "workqueue_activate_work",
+    ];
+    section.strip_prefix("tp_btf/").filter(|name| LOCKED.contains(name))
+}
+
+/// Hazard H1: the callbacks that the program sets and that may sleep.
+fn sleeping_callbacks(
+    opened: &Opened,
+    program: &Program,
+    version: Version,
+) -> Vec<(Fault, &'static [Step])> {
+    let mut callbacks = Vec::new();
+    let mut is_unknown = false;
+    for function in functions(opened, program) {
+        for call in calls_of(opened, function) {
+            if !is_set_callback(&call.callee) {
+                continue;
+            }
+            let known = match &call.arguments[1] {
+                Value::Function(callback) => vec![*callback],
+                // The verifier refuses it.
+                Value::Number(_) => continue,
+                _ => taken(opened, function),
+            };
+            is_unknown |= known.is_empty();
+            callbacks.extend(known);
+        }
+    }
+    callbacks.sort_unstable();
+    callbacks.dedup();
+    let mut faults: Vec<_> = callbacks
+        .into_iter()
+        .filter_map(|callback| {
+            let (sleeper, history) = worst_sleeper(opened, program, callback, version)?;
+            let callback = opened.code.functions.get(callback)?.name.clone();
+            let Sleeper { call, is_known } = sleeper;
+            Some((Fault::SleepingCallback { callback, call, is_known }, history))
+        })
+        .collect();
+    if is_unknown {
+        faults.push((Fault::UnknownCallback, SLEEPS));
+    }
+    faults
+}
+
+pub(crate) fn is_set_callback(callee: &Callee) -> bool {
+    is_kernel_function(callee, "bpf_wq_set_callback")
+        || is_kernel_function(callee, "bpf_wq_set_callback_impl")
+}
+
+/// The functions whose addresses the function takes.
+fn taken(opened: &Opened, function: FunctionId) -> Vec<FunctionId> {
+    let function = opened.code.functions.get(function);
+    let instructions = function.into_iter().flat_map(|f| &f.instructions);
+    instructions
+        .filter_map(|instruction| match instruction.reference {
+            Reference::Load(Loaded::Function(taken)) => Some(taken),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The one of the callback's calls by which it does most harm to a kernel of this version: any of
+/// them may be in a branch that the kernel does not take. Of none that is surely one that sleeps,
+/// the first.
+fn worst_sleeper(
+    opened: &Opened,
+    program: &Program,
+    callback: FunctionId,
+    version: Version,
+) -> Option<(Sleeper, &'static [Step])> {
+    let mut worst: Option<(Sleeper, &[Step])> = None;
+    for sleeper in sleep::sleepers(&opened.code, callback) {
+        let history = permits::history(program.kind, &sleeper.call);
+        let harm = |sleeper: &Sleeper, history| (sleeper.is_known, at(history, version));
+        if worst
+            .as_ref()
+            .is_none_or(|(known, before)| harm(&sleeper, history) > harm(known, before))
+        {
+            worst = Some((sleeper, history));
+        }
+    }
+    worst
+}
+
+/// Hazard H5: the maps of which the program replaces elements with a bpf_wq, each once, and
+/// whether that is sure.
+fn updated<'a>(opened: &'a Opened, program: &Program) -> Vec<(&'a str, bool)> {
+    let mut maps: Vec<(&str, bool)> = Vec::new();
+    for call in calls(opened, program).filter(|call| call.callee == UPDATE) {
+        let [Value::Map(name), _, _, flags, _] = &call.arguments else { continue };
+        let Some(map) = opened.map(name).filter(|map| map.holds_wq()) else { continue };
+        if keeps_work(map, flags) {
+            continue;
+        }
+        let is_sure = program.kind != BPF_PROG_TYPE_SYSCALL && is_there(map, flags);
+        match maps.iter_mut().find(|(name, _)| *name == map.name) {
+            Some((_, was_sure)) => *was_sure |= is_sure,
+            None => maps.push((&map.name, is_sure)),
+        }
+    }
+    maps
+}
+
+/// Whether the element is there already that an update with these flags writes.
+fn is_there(map: &Map, flags: &Value) -> bool {
+    let is_exist = matches!(flags, Value::Number(flags) if flags & BPF_EXIST != 0);
+    is_exist || map.kind == BPF_MAP_TYPE_ARRAY && matches!(flags, Value::Number(_))
+}
+
+/// Rules 14 and 15.
+fn keeps_work(map: &Map, flags: &Value) -> bool {
+    match flags {
+        Value::Number(flags) => {
+            // An array has all its elements: there it only fails.
+            let creates = flags & BPF_NOEXIST != 0;
+            let locks = flags & BPF_F_LOCK != 0 && map.kind != BPF_MAP_TYPE_ARRAY;
+            creates || locks
+        }
+        _ => false,
+    }
+}
