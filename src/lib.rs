@@ -49,9 +49,9 @@
 //! of work that is still pending are one run. Updating or deleting the element cancels what is
 //! pending, and so does the end of the map's last descriptor and pin.
 //!
-//! A callback that sleeps has to be armed by a sleepable program, such as a `SEC("syscall")`
-//! program: the text of any other is freed without waiting for a sleeping callback, and the kernel
-//! panics. Any program may start it. The library holds to that, and refuses an object that does
+//! A callback has to be armed by a sleepable program, such as a `SEC("syscall")` program: the text of
+//! any other is freed without waiting for a callback that runs or sleeps, and the kernel panics. Any
+//! program may start it. The library holds to that, and refuses an object that does
 //! not; `docs/design.md` in the repository has the reasons.
 
 use std::path::Path;

@@ -17,9 +17,9 @@
 //! ```
 //!
 //! What it sees is what the file says: maps as they are declared, the functions that sections
-//! name, and in code the maps, elements and callbacks that come from the function that uses them.
-//! Those that come as arguments, or from the stack, are not followed. All programs are taken to be
-//! loaded, also those that are not by default, and all branches to be taken.
+//! name, and in code the maps, elements and callbacks that are in registers and come as arguments.
+//! Those that come from the stack are not followed. All programs are taken to be loaded, also those
+//! that are not by default, and all branches to be taken.
 //!
 //! As a step of loading, [`refuse_dangerous`] looks at what is really to be loaded, and refuses
 //! what would do harm for certain.
@@ -30,6 +30,7 @@ mod attach;
 mod elf;
 mod externs;
 mod finding;
+mod flow;
 mod history;
 mod kfuncs;
 mod layout;

@@ -118,6 +118,17 @@ int inits_what_it_is_given(void *ctx)
 	return elem ? init(&elems, elem) + init(&untyped_key, elem) : 0;
 }
 
+SEC("syscall")
+int inits_what_it_keeps(void *ctx)
+{
+	void *volatile kept = &elems;
+	struct elem *elem;
+	int key = 0;
+
+	elem = bpf_map_lookup_elem(&elems, &key);
+	return elem ? bpf_wq_init(&elem->work, kept, 0) : 0;
+}
+
 extern void a_function_of_a_module(void) __ksym __weak;
 extern void bpf_ksock_create(void) __ksym __weak;
 

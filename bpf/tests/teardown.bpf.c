@@ -25,10 +25,11 @@ struct {
 	__type(value, struct elem);
 } elems SEC(".maps");
 
-/* Memory that nobody gets before the test says so, and whether the callback has had its answer. */
+/* Memory that nobody gets before the test says so, and how far the callback has come. */
 struct page {
 	__u64 pid;
 	__u64 address;
+	__u64 began;
 	__u64 ended;
 };
 
@@ -49,11 +50,40 @@ static int sleeps_on_the_page(void *map, int *key, void *value)
 	page = bpf_map_lookup_elem(&pages, &zero);
 	if (!page)
 		return 0;
+	page->began = 1;
 	task = bpf_task_from_pid(page->pid);
 	if (!task)
 		return 0;
 	bpf_copy_from_user_task(&elem->data, sizeof(elem->data), (void *)page->address, task, 0);
 	bpf_task_release(task);
+	page->ended = 1;
+	return 0;
+}
+
+static long count(__u64 i, __u64 *runs)
+{
+	*runs += 1;
+	return 0;
+}
+
+static long count_long(__u64 i, __u64 *runs)
+{
+	bpf_loop(1 << 23, count, runs, 0);
+	return 0;
+}
+
+/* Hours, without a call that sleeps. */
+static int runs_long(void *map, int *key, void *value)
+{
+	struct page *page;
+	__u64 runs = 0;
+	__u32 zero = 0;
+
+	page = bpf_map_lookup_elem(&pages, &zero);
+	if (!page)
+		return 0;
+	page->began = 1;
+	bpf_loop(1 << 23, count_long, &runs, 0);
 	page->ended = 1;
 	return 0;
 }
@@ -99,6 +129,18 @@ int fentry_arms_itself(void *ctx)
 {
 	arm_and_start();
 	return 0;
+}
+
+SEC("xdp")
+int xdp_arms_itself_to_run_long(struct xdp_md *ctx)
+{
+	__u32 zero = 0;
+	struct elem *elem = bpf_map_lookup_elem(&elems, &zero);
+
+	if (elem && !bpf_wq_init(&elem->work, &elems, 0) &&
+	    !bpf_wq_set_callback(&elem->work, runs_long, 0))
+		bpf_wq_start(&elem->work, 0);
+	return XDP_PASS;
 }
 
 SEC("fentry.s/bpf_fentry_test1")

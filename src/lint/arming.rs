@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::finding::{Fault, Finding};
 use super::history::NOT_ARMED;
 use super::opened::{Opened, Program};
-use super::programs::{calls, is_kernel_function, is_set_callback};
+use super::programs::{is_kernel_function, is_set_callback};
 use super::reach;
 use super::registers::Value;
 use super::target::Target;
@@ -15,7 +15,7 @@ pub(crate) fn check(opened: &Opened, target: &Target, findings: &mut Vec<Finding
         opened.programs.iter().flat_map(|program| armed_by(opened, program)).collect();
     let mut reported = HashSet::new();
     for program in &opened.programs {
-        for map in started_by(opened, program) {
+        for map in started_by(program) {
             // Another object may arm a map that it shares with this one.
             let is_ours = opened.map(map).is_some_and(|map| map.holds_wq() && !map.is_shared);
             if !is_ours || armed.contains(map) || !reported.insert(map) {
@@ -27,12 +27,11 @@ pub(crate) fn check(opened: &Opened, target: &Target, findings: &mut Vec<Finding
     }
 }
 
-/// The maps whose callbacks the program may set. Where the element came from need not be known:
-/// a callback of bpf_for_each_map_elem gets it as an argument. So all count that the program
-/// refers to.
+/// The maps whose callbacks the program may set. Where it is not known of which an element is, all
+/// count that the program refers to.
 fn armed_by<'a>(opened: &'a Opened, program: &Program) -> HashSet<&'a str> {
     let mut armed = HashSet::new();
-    for call in calls(opened, program).filter(|call| is_set_callback(&call.callee)) {
+    for call in program.calls.iter().filter(|call| is_set_callback(&call.callee)) {
         match &call.arguments[0] {
             Value::Element(name) => {
                 armed.extend(opened.map(name).map(|map| map.name.as_str()));
@@ -44,8 +43,8 @@ fn armed_by<'a>(opened: &'a Opened, program: &Program) -> HashSet<&'a str> {
 }
 
 /// The maps of which the program starts work, as far as that can be told.
-fn started_by<'a>(opened: &'a Opened, program: &Program) -> impl Iterator<Item = &'a str> {
-    calls(opened, program).filter_map(|call| match &call.arguments {
+fn started_by(program: &Program) -> impl Iterator<Item = &str> {
+    program.calls.iter().filter_map(|call| match &call.arguments {
         [Value::Element(map), ..] if is_kernel_function(&call.callee, "bpf_wq_start") => {
             Some(&**map)
         }

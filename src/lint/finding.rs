@@ -36,14 +36,11 @@ impl Finding {
         self.fault.remedy()
     }
 
-    /// Whether this is a fault for certain. It is not where a callback cannot be told or calls a
-    /// kernel function that lint does not know, nor where an update may create an element that
-    /// is not there, or is made by a program that user space runs when it likes.
+    /// Whether this is a fault for certain. It is not where an update may create an element that is
+    /// not there, or is made by a program that user space runs when it likes.
     pub fn is_sure(&self) -> bool {
         match self.fault {
-            Fault::SleepingCallback { is_known, .. } => is_known,
             Fault::UpdateLosesWork { is_sure, .. } => is_sure,
-            Fault::UnknownCallback => false,
             _ => true,
         }
     }
@@ -126,8 +123,12 @@ pub enum Fault {
         /// Whether that call is known to sleep; lint does not know all kernel functions.
         is_known: bool,
     },
-    /// Nothing is known of the callback that a program sets that may not sleep itself (H1).
-    UnknownCallback,
+    /// A program that may not sleep itself sets a callback (H1). Also one that does not sleep may be
+    /// preempted, or run long, and its text is freed under it.
+    RunningCallback {
+        /// The callback; `None` if it cannot be told from the code.
+        callback: Option<String>,
+    },
     /// A program starts work where the kernel holds a lock that the start takes (rule 9-sched).
     /// Found at tracepoints of the scheduler and of workqueues; a function that the kernel calls
     /// under such a lock is not known for it.
@@ -193,7 +194,7 @@ impl Fault {
             Self::MapFlag { .. } => "map-flag",
             Self::ProgramType { .. } => "program-type",
             Self::SleepingCallback { .. } => "sleeping-callback",
-            Self::UnknownCallback => "unknown-callback",
+            Self::RunningCallback { .. } => "running-callback",
             Self::StartsUnderLock { .. } => "starts-under-lock",
             Self::SetCallback { .. } => "set-callback",
             Self::SetCallbackWithAux => "set-callback-with-aux",
@@ -232,11 +233,7 @@ impl Fault {
             Self::ProgramType { .. } => {
                 "use fentry or tp_btf, or run on linux 7.0 or later".to_owned()
             }
-            Self::SleepingCallback { is_known: true, .. } => ARM.to_owned(),
-            Self::SleepingCallback { is_known: false, call, .. } => {
-                format!("if {call} may sleep, {ARM}")
-            }
-            Self::UnknownCallback => format!("if the callback may sleep, {ARM}"),
+            Self::SleepingCallback { .. } | Self::RunningCallback { .. } => ARM.to_owned(),
             Self::StartsUnderLock { .. } => {
                 "start it elsewhere, such as in the function that wakes the task, or run on linux 7.0 or later".to_owned()
             }
@@ -301,10 +298,13 @@ impl fmt::Display for Fault {
                     "the program may not sleep, and its callback {callback} {sleeps} in {call}: its text is freed under the callback"
                 )
             }
-            Self::UnknownCallback => write!(
-                f,
-                "the program may not sleep, and sets a callback that cannot be told from the code"
-            ),
+            Self::RunningCallback { callback } => {
+                let callback = callback.as_deref().unwrap_or("that cannot be told from the code");
+                write!(
+                    f,
+                    "the program may not sleep, and sets the callback {callback}: if the program goes away while it runs, its text is freed under it"
+                )
+            }
             Self::StartsUnderLock { tracepoint } => {
                 write!(f, "at {tracepoint} the kernel holds a lock that bpf_wq_start waits for")
             }

@@ -112,7 +112,7 @@ pub(crate) fn may_be_initialised(opened: &Opened, name: &str) -> bool {
 
 /// The maps that programs give to bpf_wq_init; `None` where that cannot be told.
 fn given_to_init(opened: &Opened) -> impl Iterator<Item = Option<String>> {
-    let calls = opened.programs.iter().flat_map(|program| programs::calls(opened, program));
+    let calls = opened.programs.iter().flat_map(|program| &program.calls);
     let inits = calls.filter(|call| programs::is_kernel_function(&call.callee, "bpf_wq_init"));
     inits.filter_map(|Call { arguments: [_, map, ..], .. }| match map {
         Value::Map(name) => Some(Some(name.to_string())),

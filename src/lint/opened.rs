@@ -11,8 +11,9 @@ use libbpf_rs::{AsRawLibbpf as _, ObjectBuilder, OpenMap, OpenObject};
 
 use super::ascii::{self, in_ascii};
 use super::elf::{self, Code, FunctionId};
+use super::flow;
 use super::layout::{self, Layout};
-use super::registers::{self, Call};
+use super::registers::Call;
 use super::types::resolve;
 use crate::error::{Error, Result};
 use crate::{errno, log};
@@ -67,6 +68,8 @@ pub(crate) struct Program {
     /// Unless the user says otherwise; those of struct_ops apart.
     pub autoload: bool,
     pub function: FunctionId,
+    /// Of it, and of what it comes to.
+    pub calls: Vec<Call>,
 }
 
 impl Program {
@@ -85,8 +88,6 @@ pub(crate) struct Opened {
     pub maps: Vec<Map>,
     pub programs: Vec<Program>,
     pub code: Code,
-    /// What each function of the code calls, by its id.
-    pub calls: Vec<Vec<Call>>,
     object: OpenObject,
 }
 
@@ -99,8 +100,7 @@ impl Opened {
         let code = elf::read(bytes).map_err(|why| no_object(why, String::new()))?;
         let (object, log) = log::capture(|| ObjectBuilder::default().open_memory(bytes));
         let object = object.map_err(|error| no_object(errno::of(&error).to_string(), log))?;
-        let calls = code.functions.iter().map(registers::calls).collect();
-        let mut opened = Self { maps: Vec::new(), programs: Vec::new(), code, calls, object };
+        let mut opened = Self { maps: Vec::new(), programs: Vec::new(), code, object };
         opened.maps = opened.read_maps();
         opened.programs = read_programs(&opened.code, &opened.object).collect();
         Ok(opened)
@@ -212,6 +212,7 @@ fn read_programs<'a>(
         let declared = declared(&section);
         let may_sleep = flags & SLEEPABLE != 0 || declared == "syscall" || declared.ends_with(".s");
         let autoload = program.autoload();
-        Some(Program { name, section, kind, may_sleep, autoload, function })
+        let calls = flow::calls(code, function);
+        Some(Program { name, section, kind, may_sleep, autoload, function, calls })
     })
 }

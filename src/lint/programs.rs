@@ -2,13 +2,13 @@
 
 use libbpf_rs::libbpf_sys::{BPF_MAP_TYPE_ARRAY, BPF_PROG_TYPE_SYSCALL};
 
-use super::elf::{Callee, FunctionId, Loaded, Reference};
+use super::elf::{Callee, FunctionId};
 use super::finding::{Fault, Finding};
-use super::history::{LOSES_WORK, SLEEPS, Step, TRACING, UNDER_LOCK, at};
+use super::history::{LOSES_WORK, SLEEPS, SLEEPS_IN_TRACING, Step, TRACING, UNDER_LOCK, at};
 use super::opened::{Map, Opened, Program};
 use super::permits::{self, LATE};
 use super::reach;
-use super::registers::{Call, Value};
+use super::registers::Value;
 use super::sleep::{self, Sleeper};
 use super::target::Target;
 use super::version::Version;
@@ -19,28 +19,9 @@ const BPF_NOEXIST: i64 = 1;
 const BPF_EXIST: i64 = 2;
 const BPF_F_LOCK: i64 = 4;
 
-/// Every call of the program and of what it comes to, its callbacks among that.
-pub(crate) fn calls<'a>(
-    opened: &'a Opened,
-    program: &Program,
-) -> impl Iterator<Item = &'a Call> + use<'a> {
-    functions(opened, program).flat_map(|function| calls_of(opened, function))
-}
-
 /// Whether this is the kernel's function of the name, however it is declared.
 pub(crate) fn is_kernel_function(callee: &Callee, name: &str) -> bool {
     matches!(callee, Callee::Kernel(called) if reach::without_suffix(called) == name)
-}
-
-fn functions<'a>(
-    opened: &'a Opened,
-    program: &Program,
-) -> impl Iterator<Item = FunctionId> + use<'a> {
-    reach::functions(&opened.code, program.function)
-}
-
-fn calls_of(opened: &Opened, function: FunctionId) -> &[Call] {
-    opened.calls.get(function).map_or(&[], Vec::as_slice)
 }
 
 pub(crate) fn check(opened: &Opened, target: &Target, findings: &mut Vec<Finding>) {
@@ -58,12 +39,12 @@ pub(crate) fn check(opened: &Opened, target: &Target, findings: &mut Vec<Finding
             }
         }
         if let Some(tracepoint) = locked_tracepoint(&program.section) {
-            if calls(opened, program).any(|call| is_kernel_function(&call.callee, "bpf_wq_start")) {
+            if program.calls.iter().any(|call| is_kernel_function(&call.callee, "bpf_wq_start")) {
                 add(Fault::StartsUnderLock { tracepoint: tracepoint.to_owned() }, UNDER_LOCK);
             }
         }
         if !program.may_sleep {
-            for (fault, history) in sleeping_callbacks(opened, program, target.version()) {
+            for (fault, history) in callbacks(opened, program, target.version()) {
                 add(fault, history);
             }
         }
@@ -90,42 +71,41 @@ fn locked_tracepoint(section: &str) -> Option<&str> {
     section.strip_prefix("tp_btf/").filter(|name| LOCKED.contains(name))
 }
 
-/// Hazard H1: the callbacks that the program sets and that may sleep.
-fn sleeping_callbacks(
+/// Hazard H1: the callbacks that the program sets.
+fn callbacks(
     opened: &Opened,
     program: &Program,
     version: Version,
 ) -> Vec<(Fault, &'static [Step])> {
     let mut callbacks = Vec::new();
     let mut is_unknown = false;
-    for function in functions(opened, program) {
-        for call in calls_of(opened, function) {
-            if !is_set_callback(&call.callee) {
-                continue;
-            }
-            let known = match &call.arguments[1] {
-                Value::Function(callback) => vec![*callback],
-                // The verifier refuses it.
-                Value::Number(_) => continue,
-                _ => taken(opened, function),
-            };
-            is_unknown |= known.is_empty();
-            callbacks.extend(known);
-        }
+    for call in program.calls.iter().filter(|call| is_set_callback(&call.callee)) {
+        let known = match &call.arguments[1] {
+            Value::Function(callback) => vec![*callback],
+            // The verifier refuses it.
+            Value::Number(_) => continue,
+            _ => reach::taken(&opened.code, call.function).collect(),
+        };
+        is_unknown |= known.is_empty();
+        callbacks.extend(known);
     }
     callbacks.sort_unstable();
     callbacks.dedup();
+    let running = if LATE.contains(&program.kind) { SLEEPS_IN_TRACING } else { SLEEPS };
     let mut faults: Vec<_> = callbacks
         .into_iter()
         .filter_map(|callback| {
-            let (sleeper, history) = worst_sleeper(opened, program, callback, version)?;
-            let callback = opened.code.functions.get(callback)?.name.clone();
-            let Sleeper { call, is_known } = sleeper;
-            Some((Fault::SleepingCallback { callback, call, is_known }, history))
+            let name = opened.code.functions.get(callback)?.name.clone();
+            Some(match worst_sleeper(opened, program, callback, version) {
+                Some((Sleeper { call, is_known }, history)) => {
+                    (Fault::SleepingCallback { callback: name, call, is_known }, history)
+                }
+                None => (Fault::RunningCallback { callback: Some(name) }, running),
+            })
         })
         .collect();
     if is_unknown {
-        faults.push((Fault::UnknownCallback, SLEEPS));
+        faults.push((Fault::RunningCallback { callback: None }, running));
     }
     faults
 }
@@ -133,18 +113,6 @@ fn sleeping_callbacks(
 pub(crate) fn is_set_callback(callee: &Callee) -> bool {
     is_kernel_function(callee, "bpf_wq_set_callback")
         || is_kernel_function(callee, "bpf_wq_set_callback_impl")
-}
-
-/// The functions whose addresses the function takes.
-fn taken(opened: &Opened, function: FunctionId) -> Vec<FunctionId> {
-    let function = opened.code.functions.get(function);
-    let instructions = function.into_iter().flat_map(|f| &f.instructions);
-    instructions
-        .filter_map(|instruction| match instruction.reference {
-            Reference::Load(Loaded::Function(taken)) => Some(taken),
-            _ => None,
-        })
-        .collect()
 }
 
 /// The one of the callback's calls by which it does most harm to a kernel of this version: any of
@@ -174,7 +142,7 @@ fn worst_sleeper(
 /// whether that is sure.
 fn updated<'a>(opened: &'a Opened, program: &Program) -> Vec<(&'a str, bool)> {
     let mut maps: Vec<(&str, bool)> = Vec::new();
-    for call in calls(opened, program).filter(|call| call.callee == UPDATE) {
+    for call in program.calls.iter().filter(|call| call.callee == UPDATE) {
         let [Value::Map(name), _, _, flags, _] = &call.arguments else { continue };
         let Some(map) = opened.map(name).filter(|map| map.holds_wq()) else { continue };
         if keeps_work(map, flags) {

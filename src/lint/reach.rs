@@ -39,6 +39,14 @@ pub(crate) fn callees(code: &Code, function: FunctionId) -> impl Iterator<Item =
     })
 }
 
+/// The functions whose addresses the function itself takes.
+pub(crate) fn taken(code: &Code, function: FunctionId) -> impl Iterator<Item = FunctionId> {
+    references(code, function).filter_map(|reference| match reference {
+        Reference::Load(Loaded::Function(taken)) => Some(*taken),
+        _ => None,
+    })
+}
+
 /// The maps whose addresses the function and what it comes to load.
 pub(crate) fn maps(code: &Code, first: FunctionId) -> impl Iterator<Item = &str> {
     functions(code, first).flat_map(|function| references(code, function)).filter_map(|reference| {

@@ -2,7 +2,7 @@
 //!
 //! Constants, maps and functions are followed from where they are loaded, and a map's elements
 //! from where they are looked up, along every path, through moves between registers. What was
-//! on the stack, came as an argument, or differs from path to path is unknown.
+//! on the stack or differs from path to path is unknown.
 
 use std::rc::Rc;
 
@@ -23,22 +23,29 @@ pub(crate) enum Value {
 /// bpf_map_lookup_elem.
 const LOOKUP: Callee = Callee::Helper(1);
 
+/// r1 to r5.
+pub(crate) type Arguments = [Value; 5];
+
 /// A call, and its five arguments.
 #[derive(Debug)]
 pub(crate) struct Call {
+    /// Where it is.
+    pub function: FunctionId,
     pub callee: Callee,
-    pub arguments: [Value; 5],
+    pub arguments: Arguments,
 }
 
 /// r0 to r10, and five that no valid instruction names.
 type Registers = [Value; 16];
 
-/// All calls that the function can come to.
-pub(crate) fn calls(function: &Function) -> Vec<Call> {
+/// All calls that the function can come to, if it is called with these arguments.
+pub(crate) fn calls(id: FunctionId, function: &Function, arguments: &Arguments) -> Vec<Call> {
     let code = &function.instructions;
     let mut before: Vec<Option<Registers>> = vec![None; code.len()];
     let mut waiting = Vec::new();
-    meet(&mut before, &mut waiting, 0, &Registers::default());
+    let mut registers = Registers::default();
+    registers[1..6].clone_from_slice(arguments);
+    meet(&mut before, &mut waiting, 0, &registers);
     while let Some(at) = waiting.pop() {
         let (Some(instruction), Some(Some(registers))) = (code.get(at), before.get(at)) else {
             continue;
@@ -53,7 +60,7 @@ pub(crate) fn calls(function: &Function) -> Vec<Call> {
         .filter_map(|(instruction, registers)| match (&instruction.reference, registers) {
             (Reference::Call(callee), Some([_, a, b, c, d, e, ..])) => {
                 let arguments = [a, b, c, d, e].map(Clone::clone);
-                Some(Call { callee: callee.clone(), arguments })
+                Some(Call { function: id, callee: callee.clone(), arguments })
             }
             _ => None,
         })
@@ -215,9 +222,10 @@ mod tests {
         call
     }
 
-    fn arguments(instructions: impl IntoIterator<Item = Instruction>) -> Vec<[Value; 5]> {
+    fn arguments(instructions: impl IntoIterator<Item = Instruction>) -> Vec<Arguments> {
         let instructions = instructions.into_iter().collect();
-        let found = calls(&Function { name: String::new(), instructions });
+        let function = Function { name: String::new(), instructions };
+        let found = calls(0, &function, &Arguments::default());
         found.into_iter().map(|call| call.arguments).collect()
     }
 

@@ -1,9 +1,9 @@
-//! Hazard H1: a program that goes away while the callback that it has set sleeps.
+//! Hazard H1: a program that goes away while the callback that it has set runs or sleeps.
 
 use rstest::rstest;
 
 use crate::alone::{expects, is_alone};
-use crate::support::called::program_exists;
+use crate::support::called::{get, program_exists, word};
 use crate::support::fuse::Page;
 use crate::support::teardown::{Loaded, wait_until_text_is_freed};
 use crate::support::{eventually, needs, needs_bpf_wq, needs_config, rule};
@@ -28,7 +28,7 @@ fn armed_by_itself(#[case] id: &str, #[case] program: &str, #[case] which: &str)
         return;
     }
     let page = Page::new(&42_u64.to_ne_bytes());
-    let loaded = Loaded::new(&[program], &page);
+    let loaded = Loaded::new(&[program], Some(&page));
     let text = loaded.id(program);
     loaded.run(program);
     page.wait_for_reader();
@@ -41,6 +41,35 @@ fn armed_by_itself(#[case] id: &str, #[case] program: &str, #[case] which: &str)
     wait_until_text_is_freed();
     page.answer();
     drop(page);
+}
+
+/// It sleeps nowhere: where the kernel may preempt itself, what runs holds up no grace period either.
+#[test_log::test]
+fn armed_by_itself_and_running() {
+    const ID: &str = "H1-running";
+    const STATEMENT: &str =
+        "an XDP program sets its own callback; while its callback runs, its loader may exit";
+    const PROGRAM: &str = "xdp_arms_itself_to_run_long";
+    rule(ID, GROUP, STATEMENT);
+    if !needs_bpf_wq()
+        || !needs_config("CONFIG_PREEMPT_RCU", "elsewhere a grace period waits for what runs")
+        || !is_alone()
+    {
+        return;
+    }
+    let loaded = Loaded::new(&[PROGRAM], None);
+    let (text, pages) = (loaded.id(PROGRAM), loaded.pages());
+    loaded.run(PROGRAM);
+    let has_begun = || word(&get(&pages, 0), 2) == 1;
+    eventually("the callback begins", || has_begun().then_some(()));
+
+    let report = ["Oops: int3", "bpf_wq_work", "Kernel panic - not syncing: Fatal exception"];
+    let answer = "dies: the text is freed under the callback (Oops: int3), a panic";
+    expects(ID, GROUP, STATEMENT, &report, answer);
+    drop(loaded);
+    eventually("the program goes away", || (!program_exists(text)).then_some(()));
+    wait_until_text_is_freed();
+    eventually("the kernel dies", || None::<()>);
 }
 
 /// Since 6.16 the callbacks of network programs may (ee971630f20f).

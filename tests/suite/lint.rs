@@ -44,15 +44,23 @@ fn assert_found(object: &str, kernel: &str, expected: &[Found<'_>]) {
     assert_eq!(found, expected, "{object} on {kernel}");
 }
 
-/// The shape of the tutorials has three faults, and each kernel shows those that it has.
+/// The shape of the tutorials has four faults, and each kernel shows those that it has.
 #[rstest]
 #[case("6.10", &[
+    ("on_unlink", "running-callback", Panic),
     ("on_unlink", "update-loses-work", LostWork),
     ("bpf_wq_set_callback_impl", "set-callback", Refused),
 ])]
-#[case("6.12", &[("on_unlink", "update-loses-work", LostWork)])]
-#[case("6.19.14", &[("on_unlink", "update-loses-work", LostWork)])]
+#[case("6.12", &[
+    ("on_unlink", "running-callback", Panic),
+    ("on_unlink", "update-loses-work", LostWork),
+])]
+#[case("6.19.14", &[
+    ("on_unlink", "running-callback", Panic),
+    ("on_unlink", "update-loses-work", LostWork),
+])]
 #[case("7.0", &[
+    ("on_unlink", "running-callback", Panic),
     ("on_unlink", "update-loses-work", LostWork),
     ("on_unlink", "no-attach-target", Refused),
     ("bpf_wq_set_callback_impl", "set-callback", Refused),
@@ -72,6 +80,7 @@ fn tutorial_on_the_running_kernel() {
     if version() < (6, 10) {
         expected.push(("bpf_wq_init", "no-workqueues", Refused));
     } else {
+        expected.push(("on_unlink", "running-callback", Panic));
         expected.push(("on_unlink", "update-loses-work", LostWork));
         if kernel.set_callback() != Answer::Yes(SetCallback::Impl) {
             expected.push(("bpf_wq_set_callback_impl", "set-callback", Refused));
@@ -187,6 +196,8 @@ fn bad_maps(#[case] kernel: &str, #[case] effect: Effect, #[case] is_before_rhas
     ];
     let mut expected = bad.to_vec();
     expected.extend(updates.map(|program| (program, "update-loses-work", LostWork)));
+    let may_not_sleep = updates.iter().filter(|program| program.starts_with("tc_"));
+    expected.extend(may_not_sleep.map(|program| (*program, "running-callback", Panic)));
     if is_before_rhash {
         expected.push(("rhash", "map-kind", Refused));
     }
@@ -201,14 +212,27 @@ fn bad_maps(#[case] kernel: &str, #[case] effect: Effect, #[case] is_before_rhas
 #[test_log::test]
 #[serial]
 fn plain_map(#[case] kernel: &str, #[case] effect: Effect) {
-    let expected = [
+    let mut expected = vec![
         ("plain", "no-workqueue-in-value", effect),
         // It is only to be refused for being started under a lock.
         ("lockeds", "not-armed", LostWork),
         ("callback_sleeps_under_rcu", "sleeping-callback", Panic),
         ("callback_sleeps_without_preemption", "sleeping-callback", Panic),
     ];
+    let refused_for_another_reason = [
+        "callback_is_global",
+        "callback_returns_one",
+        "key_read_too_wide",
+        "key_written",
+        "wq_on_the_stack_set_callback",
+        "wrong_offset_set_callback",
+    ];
+    expected.extend(refused_for_another_reason.map(running));
     assert_found("verifier_fail", kernel, &expected);
+}
+
+fn running(program: &str) -> Found<'_> {
+    (program, "running-callback", Panic)
 }
 
 #[test_log::test]
@@ -226,11 +250,46 @@ fn program_types() {
         "only_looks_up",
         "looks_up_with_timer",
     ];
-    let late = late.map(|name| (name, "program-type", Refused));
+    // Two only look at the map.
+    let late_running = late[..8].iter().filter(|name| !name.ends_with("_s"));
+    let late_running: Vec<_> = late_running.map(|name| running(name)).collect();
+    let refused = late.map(|name| (name, "program-type", Refused));
     let locked = ("type_tp_btf", "starts-under-lock", Hang);
-    assert_found("program_types", "6.19", &[&late[..], &[locked]].concat());
-    assert_found("program_types", "7.0", &[]);
-    assert_found("contexts", "7.0", &[]);
+    let others = [
+        "action",
+        "cgroup_connect4",
+        "cgroup_dev",
+        "cgroup_getsockopt",
+        "cgroup_setsockopt",
+        "cgroup_skb",
+        "cgroup_sock",
+        "cgroup_sysctl",
+        "fentry",
+        "fexit",
+        "flow_dissector",
+        "fmod_ret",
+        "iter",
+        "lsm",
+        "lsm_cgroup",
+        "lwt_in",
+        "lwt_out",
+        "lwt_seg6local",
+        "lwt_xmit",
+        "netfilter",
+        "sk_lookup",
+        "sk_msg",
+        "sk_reuseport",
+        "sk_skb",
+        "socket",
+        "sockops",
+        "tc",
+        "tp_btf",
+        "xdp",
+    ];
+    let others = others.map(|kind| format!("type_{kind}"));
+    let others: Vec<_> = others.iter().map(|name| running(name)).collect();
+    assert_found("program_types", "6.19", &[&refused[..], &[locked], &others].concat());
+    assert_found("program_types", "7.0", &[late_running, others].concat());
 }
 
 /// Rule 9-sched.
@@ -239,11 +298,14 @@ fn program_types() {
 fn under_a_lock() {
     let locked = ("under_the_scheduler", "starts-under-lock", Hang);
     let late = ("in_perf_event", "program-type", Refused);
-    assert_found("contexts", "6.19", &[locked, late]);
-    assert_found("contexts", "7.0", &[]);
-    let contexts = opened("contexts");
+    let arm_themselves = [running("in_hardirq"), running("in_nmi")];
+    let [hardirq, nmi] = arm_themselves;
+    assert_found("contexts", "6.19", &[locked, late, hardirq, nmi]);
+    let mut contexts = opened("contexts");
+    assert_dangers("contexts", &contexts, "6.19", &[locked, hardirq, nmi]);
+    do_not_load(&mut contexts, &["in_hardirq", "in_nmi"]);
     assert_dangers("contexts", &contexts, "6.19", &[locked]);
-    assert_dangers("contexts", &contexts, "7.0", &[]);
+    assert_dangers("contexts", &contexts, "7.0", &[running("in_perf_event")]);
 }
 
 /// Programs that user space runs to see just that: loading does not refuse them.
@@ -257,12 +319,15 @@ fn updates_on_purpose() {
     assert_dangers("elements", &opened("elements"), "6.12", &[]);
 }
 
-/// H1: only where the program that sets it may not sleep, and the callback does.
+/// H1: where the program that sets it may not sleep. It is told which call of the callback does.
 #[test_log::test]
 #[serial]
 fn sleeping_callbacks() {
     const FAULT: &str = "sleeping-callback";
-    let of = |xdp| [("fentry_arms_itself", FAULT, Panic), ("xdp_arms_itself", FAULT, xdp)];
+    let of = |xdp| {
+        let long = running("xdp_arms_itself_to_run_long");
+        [("fentry_arms_itself", FAULT, Panic), ("xdp_arms_itself", FAULT, xdp), long]
+    };
     // 6.16 opened the helper to XDP programs.
     assert_found("teardown", "6.15", &of(Refused));
     assert_found("teardown", "6.16", &of(Panic));
@@ -273,7 +338,21 @@ fn sleeping_callbacks() {
         "wq_sleeps_in_a_static",
         "wq_sleeps_in_a_global",
     ];
-    assert_found("verifier", "7.3", &expected.map(|name| (name, FAULT, Panic)));
+    let asleep = expected.map(|name| (name, FAULT, Panic));
+    let awake = [
+        "callback_arms_a_timer",
+        // Two callbacks.
+        "callback_arms_another",
+        "callback_arms_another",
+        "callback_arms_its_own",
+        "callback_arms_its_own",
+        "plain_callback",
+        "separate_stacks",
+        "wq_global_locks_rcu",
+        "wq_global_uses_no_rcu_pointer",
+        "wq_global_uses_rcu_pointer",
+    ];
+    assert_found("verifier", "7.3", &[&asleep[..], &awake.map(running)].concat());
 }
 
 /// Whether a call is refused to the program is the rules C of `sleepable_calls.rs`.
@@ -375,7 +454,8 @@ fn the_rest(#[case] kernel: &str, #[case] untyped: Effect, #[case] is_renamed: b
         ("scratch", "map-kind", untyped),
         ("sets_sleeping_below", "sleeping-callback", Panic),
         ("sets_sleeping_twice", "sleeping-callback", Panic),
-        ("sets_what_it_is_given", "unknown-callback", Panic),
+        ("sets_what_it_is_given", "running-callback", Panic),
+        ("sets_plain", "running-callback", Panic),
         ("update_any", "update-loses-work", LostWork),
         ("update_exist", "update-loses-work", LostWork),
         ("not_armed", "not-armed", LostWork),
@@ -531,7 +611,7 @@ fn loading_refuses_what_does_harm() {
         "tutorial",
         &opened("tutorial"),
         "7.0",
-        &[("on_unlink", "update-loses-work", LostWork)],
+        &[running("on_unlink"), ("on_unlink", "update-loses-work", LostWork)],
     );
     let bad_maps = [
         ("two", "several-workqueues", Oops),
@@ -540,17 +620,21 @@ fn loading_refuses_what_does_harm() {
         ("in_a_union", "in-union", Oops),
         ("value_is_wq", "value-is-workqueue", Oops),
     ];
-    let lost = ("tc_array", "update-loses-work", LostWork);
-    assert_dangers("maps", &opened("maps"), "6.18.1", &[&bad_maps[..], &[lost]].concat());
-    assert_dangers("maps", &opened("maps"), "6.18.2", &[lost]);
-    let sleeping = [
+    let mut others = vec![("tc_array", "update-loses-work", LostWork)];
+    others.extend(["tc_array", "tc_hash", "tc_hash_no_prealloc", "tc_lru_hash"].map(running));
+    assert_dangers("maps", &opened("maps"), "6.18.1", &[&bad_maps[..], &others].concat());
+    assert_dangers("maps", &opened("maps"), "6.18.2", &others);
+    let others = [
+        ("sets_plain", "running-callback", Panic),
+        ("sets_what_it_is_given", "running-callback", Panic),
+        ("sets_calling_a_module", "sleeping-callback", Panic),
         ("sets_sleeping_below", "sleeping-callback", Panic),
         ("sets_sleeping_twice", "sleeping-callback", Panic),
         ("update_exist", "update-loses-work", LostWork),
         ("not_armed", "not-armed", LostWork),
         ("only_inited", "not-armed", LostWork),
     ];
-    assert_dangers("lint", &opened("lint"), "7.3", &sleeping);
+    assert_dangers("lint", &opened("lint"), "7.3", &others);
     let bad_maps = [
         ("untyped", "no-value-type", Oops),
         ("untyped_key", "no-key-type", Oops),
@@ -560,9 +644,14 @@ fn loading_refuses_what_does_harm() {
     ];
     let mut open = opened("lint");
     let maybe = ("scratch", "map-kind", Oops);
-    assert_dangers("lint", &open, "6.12", &[&sleeping[..], &bad_maps, &[maybe]].concat());
+    assert_dangers("lint", &open, "6.12", &[&others[..], &bad_maps, &[maybe]].concat());
+    do_not_load(&mut open, &["inits_what_it_keeps"]);
+    // It is given to a function that gives it to bpf_wq_init, too.
+    do_not_load(&mut open, &["inits_untyped_key"]);
+    assert_dangers("lint", &open, "6.12", &[&others[..], &bad_maps].concat());
     do_not_load(&mut open, &["inits_what_it_is_given"]);
-    assert_dangers("lint", &open, "6.12", &[&sleeping[..], &bad_maps].concat());
+    let typed: Vec<_> = bad_maps.into_iter().filter(|(map, ..)| *map != "untyped_key").collect();
+    assert_dangers("lint", &open, "6.12", &[&others[..], &typed].concat());
 }
 
 /// What is not loaded does no harm.
@@ -572,8 +661,9 @@ fn loading_respects_what_the_user_chose() {
     const FAULT: &str = "sleeping-callback";
     let (fentry, xdp) = (("fentry_arms_itself", FAULT, Panic), ("xdp_arms_itself", FAULT, Panic));
     let mut open = opened("teardown");
-    assert_dangers("teardown", &open, "6.16", &[fentry, xdp]);
-    do_not_load(&mut open, &["xdp_arms_itself"]);
+    let long = running("xdp_arms_itself_to_run_long");
+    assert_dangers("teardown", &open, "6.16", &[fentry, xdp, long]);
+    do_not_load(&mut open, &["xdp_arms_itself", "xdp_arms_itself_to_run_long"]);
     assert_dangers("teardown", &open, "6.16", &[fentry]);
     let mut program = open.progs_mut().find(|p| p.name() == "fentry_arms_itself").unwrap();
     program.set_flags(1 << 4);
@@ -582,7 +672,7 @@ fn loading_respects_what_the_user_chose() {
     let mut open = opened("maps");
     let init = ["two", "array_of_two", "misaligned", "in_a_union"].map(|m| format!("init_in_{m}"));
     do_not_load(&mut open, &init.each_ref().map(String::as_str));
-    do_not_load(&mut open, &["tc_array"]);
+    do_not_load(&mut open, &["tc_array", "tc_hash", "tc_hash_no_prealloc", "tc_lru_hash"]);
     assert_dangers("maps", &open, "6.12", &[("value_is_wq", "value-is-workqueue", Oops)]);
     map(&mut open, "value_is_wq").set_autocreate(false).unwrap();
     assert_dangers("maps", &open, "6.12", &[]);

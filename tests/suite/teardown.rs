@@ -24,7 +24,7 @@ fn armed_from_syscall(#[case] id: &str, #[case] program: &str, #[case] which: &s
         return;
     }
     let page = Page::new(&42_u64.to_ne_bytes());
-    let loaded = Loaded::new(&["arm", program], &page);
+    let loaded = Loaded::new(&["arm", program], Some(&page));
     loaded.run("arm");
     loaded.run(program);
     let arm = loaded.id("arm");
@@ -44,7 +44,7 @@ fn fentry_s_armed_by_itself() {
     }
     const PROGRAM: &str = "fentry_s_arms_itself";
     let page = Page::new(&42_u64.to_ne_bytes());
-    let loaded = Loaded::new(&[PROGRAM], &page);
+    let loaded = Loaded::new(&[PROGRAM], Some(&page));
     loaded.run(PROGRAM);
     goes_away_while_it_sleeps(loaded, PROGRAM, &page);
 }

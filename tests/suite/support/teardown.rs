@@ -17,14 +17,16 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Loads these programs, whose callback waits for the page.
-    pub fn new(programs: &[&str], page: &Page) -> Self {
+    /// Loads these programs; where their callback waits for a page, it is this one.
+    pub fn new(programs: &[&str], page: Option<&Page>) -> Self {
         let mut open = open("teardown");
         programs.iter().for_each(|program| choose(&mut open, program));
         let object = load(open).expect("it loads");
         let pages = object.maps().find(|map| map.name() == "pages").expect("map pages");
-        let value = [page.pid() as u64, page.address(), 0].map(u64::to_ne_bytes).concat();
-        pages.update(&0_u32.to_ne_bytes(), &value, MapFlags::ANY).expect("the page is named");
+        if let Some(page) = page {
+            let value = [page.pid() as u64, page.address(), 0, 0].map(u64::to_ne_bytes).concat();
+            pages.update(&0_u32.to_ne_bytes(), &value, MapFlags::ANY).expect("the page is named");
+        }
         Self { object }
     }
 
@@ -34,7 +36,7 @@ impl Loaded {
         program_info(found.as_fd()).id
     }
 
-    /// What the callback writes to at its end, also when the rest is gone.
+    /// What the callback writes to, also when the rest is gone.
     pub fn pages(&self) -> MapHandle {
         let pages = self.object.maps().find(|map| map.name() == "pages").expect("map pages");
         MapHandle::try_from(&pages).expect("a descriptor")
@@ -50,7 +52,7 @@ impl Loaded {
 
 /// Whether the callback has come to its end, of `Loaded::pages`.
 pub fn has_ended(pages: &MapHandle) -> bool {
-    word(&get(pages, 0), 2) == 1
+    word(&get(pages, 0), 3) == 1
 }
 
 /// The text of a program that is gone is freed by a worker, a grace period later. A fifth of this
