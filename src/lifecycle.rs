@@ -50,7 +50,8 @@ const POLL: Duration = Duration::from_millis(1);
 ///
 /// [`Error::Dangerous`] if it would harm this kernel, or lose work; [`Error::OtherObject`] and
 /// [`Error::Object`] if `object` is not what the skeleton was made from; [`Error::NoBtf`] and
-/// [`Error::Unsupported`] if the kernel lacks what is needed; [`Error::NoBpf`],
+/// [`Error::Unsupported`] if the kernel lacks what is needed, [`Error::Version`] if its release
+/// begins with no version; [`Error::NoBpf`],
 /// [`Error::Privilege`] or [`Error::TracingRefused`] if it does not let us; [`Error::Bpf`]
 /// otherwise.
 pub fn load<'obj, S: OpenSkel<'obj>>(open: S, object: &[u8]) -> Result<Loaded<'obj, S::Output>> {

@@ -33,7 +33,7 @@ impl Target {
 
     /// The running kernel, as it was looked at.
     pub(crate) fn of(kernel: Kernel) -> Result<Self> {
-        Ok(Self { version: kernel.release().parse()?, running: Some(kernel) })
+        Ok(Self { version: Version::of_release(kernel.release())?, running: Some(kernel) })
     }
 
     /// A kernel by its version, of which only that is known. A series such as 6.18 stands for

@@ -22,6 +22,22 @@ impl Version {
     pub const fn new(major: u32, minor: u32, patch: u32) -> Self {
         Self { major, minor, patch }
     }
+
+    /// What a release begins with. Who builds a kernel appends what they like: `6.12.5_1`, or a
+    /// fourth number.
+    pub(crate) fn of_release(release: &str) -> Result<Self, Error> {
+        let mut rest = release;
+        let mut number = || {
+            let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+            let (digits, after) = rest.split_at(end);
+            rest = after.strip_prefix('.').unwrap_or_default();
+            digits.parse().ok()
+        };
+        match (number(), number()) {
+            (Some(major), Some(minor)) => Ok(Self::new(major, minor, number().unwrap_or(0))),
+            _ => Err(Error::Version { given: release.to_owned() }),
+        }
+    }
 }
 
 impl fmt::Display for Version {
@@ -69,6 +85,23 @@ mod tests {
             ("7.3-rc1", Version::new(7, 3, 0)),
         ] {
             assert_eq!(given.parse::<Version>().unwrap(), version, "{given}");
+        }
+    }
+
+    #[test]
+    fn reads_releases_of_any_builder() {
+        for (release, version) in [
+            ("6.12.107+deb13-amd64", Version::new(6, 12, 107)),
+            ("6.18.20.1-microsoft-standard-WSL2", Version::new(6, 18, 20)),
+            ("6.12.5_1", Version::new(6, 12, 5)),
+            ("7.3-rc1", Version::new(7, 3, 0)),
+            ("6.12", Version::new(6, 12, 0)),
+        ] {
+            assert_eq!(Version::of_release(release).unwrap(), version, "{release}");
+        }
+        for none in ["", "linux", "6", "6-rc1.2", "-6.12"] {
+            let error = Version::of_release(none).unwrap_err();
+            assert!(matches!(&error, Error::Version { given } if given == none), "{error}");
         }
     }
 
