@@ -29,7 +29,8 @@ enum Command {
         /// The object file, as clang makes it.
         file: PathBuf,
         /// The kernel: 6.12 is the first release of that series, 6.12.107 a later one [default:
-        /// the running kernel, with its BTF].
+        /// the running kernel, with its BTF, which tells of all functions whether they can be
+        /// attached to].
         #[arg(long, value_name = "VERSION")]
         kernel: Option<Version>,
         /// Print JSON.
@@ -38,7 +39,7 @@ enum Command {
     },
     /// List what is pinned below a directory of a bpffs.
     ///
-    /// Exits with 0, or with 2 if it cannot be listed.
+    /// Exits with 0, or with 2 if not all of it can be read.
     Pins {
         /// The directory.
         #[arg(default_value = "/sys/fs/bpf")]
@@ -93,14 +94,18 @@ fn lint(file: &Path, kernel: Option<Version>, json: bool) -> Result<ExitCode, St
 }
 
 fn pins(directory: &Path, json: bool) -> Result<ExitCode, String> {
-    let pins = pins::find(directory)?;
+    let (pins, unread) = pins::find(directory);
+    unread.iter().for_each(|error| anstream::eprintln!("bpf-wq: {error}"));
+    if pins.is_empty() && !unread.is_empty() {
+        return Ok(ExitCode::from(2));
+    }
     let out = &mut anstream::stdout().lock();
     let written = if json {
         writeln!(out, "{:#}", pins::report(&pins))
     } else {
         pins::print(out, directory, &pins)
     };
-    exit(written, 0)
+    exit(written, if unread.is_empty() { 0 } else { 2 })
 }
 
 fn unpin(directory: &Path, deadline: Duration) -> Result<ExitCode, String> {

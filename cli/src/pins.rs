@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anstyle::Style;
 use bpf_wq::{Cleared, Counters, Pin, pins};
@@ -10,23 +10,39 @@ use serde_json::{Value, json};
 
 const BOLD: Style = Style::new().bold();
 
-/// The pins in a directory and all below it.
-pub fn find(directory: &Path) -> Result<Vec<Pin>, String> {
-    let mut found = pins(directory).map_err(|error| error.to_string())?;
-    let read = |error: io::Error| format!("cannot read {}: {error}", directory.display());
+/// The pins in a directory and all below it, and what could not be read of that.
+pub fn find(directory: &Path) -> (Vec<Pin>, Vec<String>) {
+    let mut found = Vec::new();
+    let mut unread = Vec::new();
+    let mut waiting = vec![directory.to_owned()];
+    while let Some(at) = waiting.pop() {
+        match look(&at) {
+            Ok((pins, below)) => {
+                found.extend(pins);
+                waiting.extend(below);
+            }
+            // Somebody has removed it meanwhile.
+            Err(_) if at != directory && !at.exists() => {}
+            Err(error) => unread.push(error),
+        }
+    }
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    (found, unread)
+}
+
+/// The pins in a directory, and the other directories there.
+fn look(at: &Path) -> Result<(Vec<Pin>, Vec<PathBuf>), String> {
+    let found = pins(at).map_err(|error| error.to_string())?;
+    let read = |error: io::Error| format!("cannot read {}: {error}", at.display());
     let mut below = Vec::new();
-    for entry in fs::read_dir(directory).map_err(read)? {
+    for entry in fs::read_dir(at).map_err(read)? {
         let entry = entry.map_err(read)?;
         let path = entry.path();
         if entry.file_type().map_err(read)?.is_dir() && found.iter().all(|pin| pin.path != path) {
             below.push(path);
         }
     }
-    below.sort();
-    for path in below {
-        found.extend(find(&path)?);
-    }
-    Ok(found)
+    Ok((found, below))
 }
 
 /// Prints a block for each pin, and how many there are.

@@ -70,33 +70,41 @@ pub struct Cleared {
 /// # Errors
 ///
 /// [`Error::NotBpffs`](crate::Error::NotBpffs), [`Error::PinDenied`](crate::Error::PinDenied),
-/// [`Error::Io`](crate::Error::Io), also if a pin is removed meanwhile.
+/// [`Error::Io`](crate::Error::Io).
 pub fn pins(directory: impl AsRef<Path>) -> Result<Vec<Pin>> {
     let directory = Directory::open(directory.as_ref())?;
     let mut pins = Vec::new();
     for name in names(&directory)? {
         let path = directory.path().join(&name);
-        let contents = Contents::read(&path)?;
-        let queues = contents.queues()?;
-        let build = Build::of_directory(&name);
-        let state = match build {
-            None => PinState::Incomplete,
-            Some(_) if contents.fault(&queues).is_none() => PinState::Whole,
-            Some(_) => PinState::Draining,
-        };
-        let counters = queues.into_iter().map(|queue| (queue.name, queue.gate.counters()));
-        pins.push(Pin {
-            path,
-            build,
-            state,
-            counters: counters.collect(),
-            maps: contents.maps,
-            programs: contents.programs,
-            links: contents.links.unwrap_or_default(),
-            unknown: contents.unknown,
-        });
+        match read(&path, Build::of_directory(&name)) {
+            Ok(pin) => pins.push(pin),
+            // Somebody has removed it meanwhile.
+            Err(_) if !path.exists() => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(pins)
+}
+
+fn read(path: &Path, build: Option<Build>) -> Result<Pin> {
+    let contents = Contents::read(path)?;
+    let queues = contents.queues()?;
+    let state = match build {
+        None => PinState::Incomplete,
+        Some(_) if contents.fault(&queues).is_none() => PinState::Whole,
+        Some(_) => PinState::Draining,
+    };
+    let counters = queues.into_iter().map(|queue| (queue.name, queue.gate.counters()));
+    Ok(Pin {
+        path: path.to_owned(),
+        build,
+        state,
+        counters: counters.collect(),
+        maps: contents.maps,
+        programs: contents.programs,
+        links: contents.links.unwrap_or_default(),
+        unknown: contents.unknown,
+    })
 }
 
 /// Drains and removes the pins in a directory, but for that of the build `keep`, if it is whole
@@ -118,7 +126,12 @@ pub fn clear_pins(
     let until = deadline_after(deadline);
     let directory = Directory::open(directory.as_ref())?;
     let _lock = directory.lock(until)?;
-    let keep = keep.filter(|build| super::open(&directory, *build).is_ok());
+    let keep = match keep.map(|build| super::open(&directory, build)) {
+        // What cannot be looked at may be at work.
+        Some(Err(error)) if !matches!(error, Error::NoPin { .. }) => return Err(error),
+        Some(Ok(pinned)) => Some(pinned.build()),
+        Some(Err(_)) | None => None,
+    };
     clear(&directory, keep, until)
 }
 

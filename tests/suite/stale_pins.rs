@@ -102,6 +102,44 @@ fn a_loader_that_dies_while_it_pins(#[case] call: &str, #[case] id: &str, #[case
 
 #[test_log::test]
 #[serial]
+fn a_loader_that_dies_between_two_links() {
+    rule(
+        "P-stale-links",
+        GROUP,
+        "a loader that dies when one of its programs is pinned with its link, and another is not, leaves a pin that is found to be incomplete, drained, and cleared",
+    );
+    if !needs_bpf_wq() {
+        return;
+    }
+    loads("pin");
+    let bpffs = BpfFs::new();
+    let at = bpffs.application();
+    let first = take_new(&at, OBJECT);
+    let (held, ran) = (first.map("hold").expect("a map"), first.map("runs").expect("a map"));
+    hold(&held, true);
+    executor(&first).submit(&[0]).expect("it is accepted");
+    // As of a loader that dies here: its directory has not got its name, nor the other link.
+    let incomplete = at.join("new-1");
+    fs::remove_file(first.path().join("links/tick")).expect("it is pinned");
+    fs::rename(first.path(), &incomplete).expect("it is renamed");
+    drop(first);
+
+    let pins = bpf_wq::pins(&at).expect("it is found");
+    let [pin] = &pins[..] else { panic!("{pins:?}") };
+    assert_eq!((&pin.path, pin.state, pin.build), (&incomplete, PinState::Incomplete, None));
+    assert_eq!(pin.links, ["attached"]);
+    assert_eq!(pin.counters[0].1.in_flight, 1, "{pin:?}");
+    hold(&held, false);
+    let taken_over = take_over(&at, OBJECT, DEADLINE).expect("it takes over");
+    assert!(taken_over.is_new);
+    let [cleared] = &taken_over.cleared[..] else { panic!("{taken_over:?}") };
+    assert!(cleared.name == "new-1" && cleared.drained.is_complete(), "{cleared:?}");
+    assert_eq!(runs(&ran)[0], 1);
+    stop(taken_over.pinned);
+}
+
+#[test_log::test]
+#[serial]
 fn a_drain_that_was_interrupted_is_finished() {
     rule(
         "P-drain",
