@@ -39,8 +39,9 @@
 #include <bpf_wq/gate.bpf.h>
 
 /*
- * Members of a map's value. Who updates or deletes an element takes its workqueue away: what was
- * submitted and has not run never does, and counts as in flight for ever.
+ * Members of a map's value. Who updates or deletes an element takes its workqueue away, and so does
+ * an LRU hash that evicts it: what was submitted and has not run never does, and counts as in
+ * flight for ever.
  */
 #define BPF_WQ_WORK(name) \
 	struct bpf_wq name; \
