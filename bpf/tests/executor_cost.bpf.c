@@ -7,6 +7,8 @@
 
 #define BATCH 64
 
+#define WORKERS 2
+
 struct job {
 	__u64 first;
 	__u64 second;
@@ -54,15 +56,25 @@ static int on_job(struct job *job, struct bpf_wq_run *run)
 	return 0;
 }
 
-BPF_WQ_EXECUTOR(jobs, struct job, 64, 2, on_job);
+BPF_WQ_EXECUTOR(jobs, struct job, BATCH, WORKERS, on_job);
+
+/* Before a worker waits, jobs may be done that it did. */
+SEC("syscall")
+int all_workers_wait(void *ctx)
+{
+	__u32 zero = 0;
+	struct bpf_wq_executor_state *state = bpf_map_lookup_elem(&jobs_gate, &zero);
+
+	return state && bpf_wq_read(state->gate.idle) == (1 << WORKERS) - 1;
+}
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 16);
 } ring SEC(".maps");
 
-/* Of the last batch. */
-__u64 batch_ns = 0;
+/* What the last measurement took. */
+__u64 took_ns = 0;
 __u64 failed = 0;
 
 static long nothing(__u64 i, void *ctx)
@@ -98,17 +110,17 @@ static long output_job(__u64 i, void *ctx)
 	return 0;
 }
 
-/* Neither a worker nor a reader runs on this CPU meanwhile. */
+/* Does it so often. Neither a worker nor a reader runs on this CPU meanwhile. */
 #define MEASURE(name, operation) \
 	SEC("syscall") \
-	int name(void *ctx) \
+	int name(__u64 *times) \
 	{ \
-		__u64 began; \
+		__u64 count = *times, began; \
 \
 		bpf_preempt_disable(); \
 		began = bpf_ktime_get_ns(); \
-		bpf_loop(BATCH, operation, 0, 0); \
-		batch_ns = bpf_ktime_get_ns() - began; \
+		bpf_loop(count, operation, 0, 0); \
+		took_ns = bpf_ktime_get_ns() - began; \
 		bpf_preempt_enable(); \
 		return 0; \
 	}

@@ -1,15 +1,18 @@
 //! What a submission costs. Under `cargo xtask test --accel icount` a nanosecond is an
 //! instruction.
 
-use std::cell::Cell;
+use std::fs;
 use std::mem::MaybeUninit;
-use std::time::Duration;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::thread;
 
 use bpf_wq::Executor;
 use libbpf_rs::skel::SkelBuilder as _;
-use libbpf_rs::{MapCore as _, MapFlags, ProgramInput, ProgramMut, RingBufferBuilder};
+use libbpf_rs::{MapCore as _, MapFlags, ProgramInput, ProgramMut, RingBuffer, RingBufferBuilder};
+use nix::unistd::gettid;
 use serial_test::serial;
 
+use crate::support::called::{cpus, on_cpu};
 use crate::support::{DEADLINE, eventually, fact, loads, needs_bpf_wq, rule};
 
 #[expect(
@@ -29,35 +32,73 @@ const BATCH: u64 = 64;
 
 const ROUNDS: u64 = 101;
 
-fn call(program: &ProgramMut<'_>) {
-    let output = program.test_run(ProgramInput::default()).expect("the program runs");
-    assert_eq!(output.return_value, 0);
+/// Of each way: a burst and a single one a round.
+const ALL: u64 = ROUNDS * (BATCH + 1);
+
+/// A thread that reads the ring, as a daemon would.
+#[derive(Default)]
+struct Reader {
+    tid: AtomicI32,
+    received: AtomicU64,
 }
 
-/// The ways are tried in turn, in one machine and by one clock; each is idle before the next.
+impl Reader {
+    fn read(&self, ring: RingBuffer<'_>) {
+        self.tid.store(gettid().as_raw(), Ordering::Relaxed);
+        // When nothing comes for so long, the test has failed.
+        while self.received.load(Ordering::Relaxed) < ALL && ring.poll_raw(DEADLINE) > 0 {}
+    }
+
+    /// Waits until it has read so many, and is off its CPU, in epoll_wait(2): of a thread that is
+    /// not, the kernel says "running". After the last it ends.
+    fn wait_until_blocked(&self, received: u64) {
+        let waits = format!("{} ", libc::SYS_epoll_wait);
+        eventually("all is read, and the reader waits", || {
+            let has_all = self.received.load(Ordering::Relaxed) == received;
+            let tid = self.tid.load(Ordering::Relaxed);
+            let call = fs::read_to_string(format!("/proc/self/task/{tid}/syscall"));
+            let is_blocked = call.is_ok_and(|call| call.starts_with(&waits));
+            (has_all && (is_blocked || received == ALL)).then_some(())
+        });
+    }
+}
+
+fn call(program: &ProgramMut<'_>, context: Option<u64>) -> u32 {
+    let mut context = context.map(u64::to_ne_bytes);
+    let context_in = context.as_mut().map(<[u8; 8]>::as_mut_slice);
+    let input = ProgramInput { context_in, ..ProgramInput::default() };
+    program.test_run(input).expect("the program runs").return_value
+}
+
+/// The ways are tried in turn, in one machine and by one clock; each is idle before the next. What
+/// is woken is woken on the same CPU: on another one it might run meanwhile, or not.
 #[test_log::test]
 #[serial]
 fn of_a_submission() {
     rule(
         "X-cost",
         "The executor",
-        "all of three ways hand over each of 6464 pieces of work: a bare bpf_wq_start, an \
+        "all of three ways hand over each of 6565 pieces of work: a bare bpf_wq_start, an \
          executor's submit, a ring buffer's output",
     );
     if !needs_bpf_wq() {
         return;
     }
     loads("executor_cost");
+    on_cpu(cpus()[0], measure);
+}
+
+fn measure() {
     let mut storage = MaybeUninit::uninit();
     let open = ExecutorCostSkelBuilder::default().open(&mut storage).expect("it opens");
     let armed = bpf_wq::load(open, OBJECT).expect("it loads").arm().expect("it arms");
     let jobs = Executor::<[u64; 2]>::of(&armed, "jobs").expect("it has an executor");
     let (maps, progs) = (&armed.skel().maps, &armed.skel().progs);
-    call(&progs.arm_bares);
-    let received = Cell::new(0_u64);
+    assert_eq!(call(&progs.arm_bares, None), 0);
+    let reader = &Reader::default();
     let mut ring = RingBufferBuilder::new();
     ring.add(&maps.ring, |_| {
-        received.set(received.get() + 1);
+        reader.received.fetch_add(1, Ordering::Relaxed);
         0
     })
     .expect("the ring is taken");
@@ -75,31 +116,45 @@ fn of_a_submission() {
         (0..BATCH as u32).map(runs).sum()
     };
 
-    let mut ns: [Vec<u64>; 4] = Default::default();
-    for round in 1..=ROUNDS {
-        let measure = |program: &ProgramMut<'_>| {
-            call(program);
-            read(&bss.batch_ns)
-        };
-        ns[0].push(measure(&progs.measure_nothing));
-        ns[1].push(measure(&progs.measure_bare));
-        eventually("all callbacks run", || (bare_runs() == round * BATCH).then_some(()));
-        ns[2].push(measure(&progs.measure_executor));
-        assert_eq!(jobs.wait_idle(DEADLINE), 0, "{}", jobs.counters());
-        ns[3].push(measure(&progs.measure_ring));
-        eventually("all is read", || {
-            ring.poll(Duration::ZERO).expect("the ring is read");
-            (received.get() == round * BATCH).then_some(())
-        });
-    }
-    assert_eq!(read(&bss.failed), 0);
-    assert_eq!(jobs.counters().done, ROUNDS * BATCH);
-
-    let [nothing, ways @ ..] = ns.map(|mut batches| {
-        batches.sort_unstable();
-        batches[batches.len() / 2]
+    let mut bursts: [Vec<u64>; 4] = Default::default();
+    let mut singles = bursts.clone();
+    thread::scope(|scope| {
+        scope.spawn(move || reader.read(ring));
+        reader.wait_until_blocked(0);
+        let mut handed = 0;
+        for _ in 0..ROUNDS {
+            for (ns, count) in [(&mut bursts, BATCH), (&mut singles, 1)] {
+                let measure = |program: &ProgramMut<'_>| {
+                    call(program, Some(count));
+                    read(&bss.took_ns)
+                };
+                handed += count;
+                ns[0].push(measure(&progs.measure_nothing));
+                ns[1].push(measure(&progs.measure_bare));
+                eventually("all callbacks run", || (bare_runs() == handed).then_some(()));
+                ns[2].push(measure(&progs.measure_executor));
+                assert_eq!(jobs.wait_idle(DEADLINE), 0, "{}", jobs.counters());
+                eventually("all workers wait", || {
+                    (call(&progs.all_workers_wait, None) == 1).then_some(())
+                });
+                ns[3].push(measure(&progs.measure_ring));
+                reader.wait_until_blocked(handed);
+            }
+        }
     });
-    let [bare, submit, output] = ways.map(|way| way.saturating_sub(nothing) / BATCH);
-    let name = "handing over: bpf_wq_start, submit, ring buffer, ns";
-    fact(name, &format!("{bare}, {submit}, {output}"));
+    assert_eq!(read(&bss.failed), 0);
+    assert_eq!(jobs.counters().done, ALL);
+    let burst = "handing over 64 by bpf_wq_start, submit, ring buffer: ns each";
+    fact(burst, &medians(bursts, BATCH));
+    fact("handing over one: ns", &medians(singles, 1));
+}
+
+/// Of each way, without the first, which does nothing.
+fn medians(ns: [Vec<u64>; 4], count: u64) -> String {
+    let [nothing, ways @ ..] = ns.map(|mut times| {
+        times.sort_unstable();
+        times[times.len() / 2]
+    });
+    let [bare, submit, output] = ways.map(|way| way.saturating_sub(nothing) / count);
+    format!("{bare}, {submit}, {output}")
 }

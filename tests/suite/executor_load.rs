@@ -10,6 +10,7 @@ use libbpf_rs::{ProgramInput, ProgramMut};
 use nix::unistd::gettid;
 use serial_test::serial;
 
+use crate::support::called::{cpus, on_cpu};
 use crate::support::{DEADLINE, fact, loads, needs_bpf_wq, rule};
 
 #[expect(
@@ -22,6 +23,7 @@ mod skel {
 }
 
 use skel::ExecutorLoadSkelBuilder;
+use skel::types::source;
 
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/executor_load.bpf.o"));
 
@@ -45,7 +47,7 @@ fn a_million_jobs() {
         "X-million",
         "The executor",
         "of a million jobs from syscall, XDP, tc and tp_btf programs on all CPUs at once, some \
-         delayed, ordered or retried, each is done once",
+         delayed, ordered or retried, each is done once, in the order of its key, or cancelled",
     );
     if !needs_bpf_wq() {
         return;
@@ -57,7 +59,7 @@ fn a_million_jobs() {
     rodata.wanted = JOBS / SOURCES as u64;
     let mut armed = bpf_wq::load(open, OBJECT).expect("it loads").arm().expect("it arms");
     armed.attach().expect("it attaches");
-    let load = Executor::<u64>::of(&armed, "load").expect("it has an executor");
+    let load = Executor::<[u64; 2]>::of(&armed, "load").expect("it has an executor");
 
     let began = Instant::now();
     let skel = armed.skel();
@@ -73,19 +75,25 @@ fn a_million_jobs() {
             assert!(began.elapsed() < 10 * DEADLINE, "{}", load.counters());
         }
     };
+    // Two sources a CPU. One's jobs are cancelled by the next, on the other CPU.
+    let cpus = cpus();
+    let on_its_cpu = |source: usize, submit: &(dyn Fn() + Sync)| {
+        on_cpu(cpus[source % cpus.len()], || repeat(source, submit));
+    };
     thread::scope(|scope| {
         scope.spawn(|| {
-            repeat(0, &|| {
+            on_its_cpu(0, &|| {
                 skel.progs.from_syscall.test_run(ProgramInput::default()).expect("it runs");
             });
         });
-        scope.spawn(|| repeat(1, &|| pass_frames(&skel.progs.from_xdp)));
-        scope.spawn(|| repeat(2, &|| pass_frames(&skel.progs.from_tc)));
+        scope.spawn(|| on_its_cpu(1, &|| pass_frames(&skel.progs.from_xdp)));
+        scope.spawn(|| on_its_cpu(2, &|| pass_frames(&skel.progs.from_tc)));
         scope.spawn(|| {
-            let tid = (&raw const bss.tracing_tid).cast_mut();
-            // SAFETY: the section is mapped for writing, and nobody else writes to this number.
-            unsafe { tid.write_volatile(gettid().as_raw()) };
-            repeat(3, &|| {
+            on_its_cpu(3, &|| {
+                let tid = (&raw const bss.tracing_tid).cast_mut();
+                // SAFETY: the section is mapped for writing, and nobody else writes to this
+                // number.
+                unsafe { tid.write_volatile(gettid().as_raw()) };
                 for _ in 0..FRAMES {
                     // SAFETY: it takes nothing.
                     unsafe { libc::syscall(libc::SYS_getppid) };
@@ -100,15 +108,22 @@ fn a_million_jobs() {
     let counters = load.counters();
     println!("{counters}; submitted in {submitted:?}, done in {took:?}");
     fact("jobs done, million a minute", &rate(took));
-    let mut wrong = [0_u8; 24];
+    let mut wrong = [0_u8; 32];
     let input = ProgramInput { context_in: Some(&mut wrong), ..Default::default() };
     skel.progs.look_at_all.test_run(input).expect("it runs");
-    assert_eq!(wrong, [0; 24], "lost, repeated, invented; {counters}");
+    assert_eq!(wrong, [0; 32], "lost, repeated, invented, not cancelled; {counters}");
+    assert_eq!(bss.out_of_order, 0);
     assert_eq!(bss.sources.map(|source| source.error), [0; SOURCES]);
+    assert_eq!(bss.sources.map(|source| source.cancel_error), [0; SOURCES]);
     assert_eq!(bss.sources.map(|source| source.accepted), [JOBS / SOURCES as u64; SOURCES]);
-    let full: u64 = bss.sources.iter().map(|source| source.full).sum();
-    assert_eq!((counters.accepted, counters.done, counters.refused), (JOBS, JOBS, full));
-    assert_eq!(counters.retried, JOBS / 128, "{counters}");
+    let sum = |number: fn(&source) -> u64| bss.sources.iter().map(number).sum::<u64>();
+    let cancelled = sum(|source| source.cancelled);
+    let (running, gone) = (sum(|source| source.running), sum(|source| source.gone));
+    println!("{cancelled} cancelled, {running} too late as they ran, {gone} as they were done");
+    assert_eq!((counters.accepted, counters.refused), (JOBS, sum(|source| source.full)));
+    assert_eq!((counters.done, counters.cancelled), (JOBS - cancelled, cancelled));
+    assert_eq!(counters.retried, bss.retried, "{counters}");
+    assert!(cancelled > 0 && gone > 0, "{cancelled} cancelled, {gone} too late");
     assert!(armed.stop(Duration::from_secs(10)).is_complete());
 }
 
