@@ -15,7 +15,7 @@ enum { SYSCALL, XDP, TC, TRACING, SOURCES };
 /* A job's number: those of a source come one after the other. */
 #define JOBS_OF_A_SOURCE (MOST_JOBS / SOURCES)
 
-/* What a job is follows from its number. One may be all of it: nothing divides two of these. */
+/* What a job is follows from its number. Some are all of it: no number divides two of these. */
 static __always_inline int is_ordered(__u64 number)
 {
 	return number % 8 == 3;
@@ -23,7 +23,7 @@ static __always_inline int is_ordered(__u64 number)
 
 static __always_inline int is_delayed(__u64 number)
 {
-	return number % 61 == 9;
+	return number % 13 == 9;
 }
 
 static __always_inline int is_retried(__u64 number)
