@@ -2,13 +2,14 @@
 /*
  * The smallest use of a BPF workqueue: when the watched process removes a file,
  * a program runs on the kernel's function behind unlink(2) and defers work, and
- * the callback does that work a little later, in a kernel thread.
+ * the callback does that work a little later, in a kernel thread. Another program
+ * has armed the workqueue before.
  */
 #include <bpf_wq/wq.bpf.h>
 
 #include <bpf/bpf_tracing.h>
 
-#define EBUSY 16
+#define ENOENT 2
 
 struct elem {
 	int value;
@@ -31,19 +32,9 @@ const volatile __u32 watched_tgid;
 __u32 main_executed;
 __u32 wq_executed;
 
-/* What the step returned last: 0 or a negative errno. */
-int init_result;
-int set_callback_result;
+/* What bpf_wq_start returned last: 0 or a negative errno. */
 int start_result;
 
-/*
- * Reads, writes and returns: it must not sleep. A callback belongs to the program
- * that set it, and the text of a program that may not sleep, like this fentry
- * program, is freed without waiting for a sleeping callback: the kernel would run
- * on freed memory (seen on 6.12 to 7.3). Where a callback has to sleep, a
- * SEC("syscall") program does bpf_wq_init and bpf_wq_set_callback, and the fast
- * path only does bpf_wq_start.
- */
 static int on_work(void *map, int *key, void *value)
 {
 	struct elem *elem = value;
@@ -51,6 +42,27 @@ static int on_work(void *map, int *key, void *value)
 	elem->value = 42;
 	__sync_fetch_and_add(&wq_executed, 1);
 	return 0;
+}
+
+/*
+ * Run once, by user space. A callback belongs to the program that set it, and the
+ * text of a program that may not sleep, like the one below, is freed without
+ * waiting for a callback: the kernel would run on freed memory (seen on 6.12 to
+ * 7.3). This one may.
+ */
+SEC("syscall")
+int arm(void *ctx)
+{
+	struct elem *elem;
+	int key = 0, err;
+
+	elem = bpf_map_lookup_elem(&elems, &key);
+	if (!elem)
+		return -ENOENT;
+	err = bpf_wq_init(&elem->work, &elems, 0);
+	if (err)
+		return err;
+	return bpf_wq_set_callback(&elem->work, on_work, 0);
 }
 
 /* Attached to do_unlinkat, or from 7.0 on to filename_unlinkat. */
@@ -69,17 +81,7 @@ int BPF_PROG(on_unlink)
 	elem = bpf_map_lookup_elem(&elems, &key);
 	if (!elem)
 		return 0;
-
-	/*
-	 * The element is never written anew: that would cancel work that is
-	 * pending. So from the second time on the workqueue is there already.
-	 */
-	init_result = bpf_wq_init(&elem->work, &elems, 0);
-	if (init_result && init_result != -EBUSY)
-		return 0;
-	set_callback_result = bpf_wq_set_callback(&elem->work, on_work, 0);
-	if (set_callback_result)
-		return 0;
+	/* The element is never written anew: that would cancel work that is pending. */
 	start_result = bpf_wq_start(&elem->work, 0);
 	return 0;
 }

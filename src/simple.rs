@@ -1,8 +1,8 @@
 //! The smallest use of a workqueue: removing a file runs a callback.
 //!
-//! The BPF program is `bpf/simple.bpf.c`: fentry on the kernel's function behind
-//! unlink(2), an array map of one element with a `bpf_wq` in it, init, set_callback,
-//! start; the callback writes 42 into the element.
+//! The BPF programs are in `bpf/simple.bpf.c`: one does init and set_callback of the `bpf_wq` in
+//! the one element of an array map, once; the other, fentry on the kernel's function behind
+//! unlink(2), does start. The callback writes 42 into the element.
 //!
 //! ```no_run
 //! # use std::{mem::MaybeUninit, time::Duration};
@@ -21,6 +21,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::process;
 use std::ptr;
@@ -32,7 +33,7 @@ use libbpf_rs::{Link, MapCore as _, MapFlags, OpenObject};
 
 use crate::error::{Error, Result};
 use crate::kernel::{Answer, Kernel, UNLINK_FUNCTIONS};
-use crate::{errno, log};
+use crate::{errno, log, syscall};
 
 #[expect(
     clippy::allow_attributes_without_reason,
@@ -58,11 +59,6 @@ pub struct Report {
     pub wq_executed: u32,
     /// What is in the element: 42 once the callback has run, 0 before.
     pub value: i32,
-    /// What `bpf_wq_init` returned last: 0, or a negative errno. From the second time
-    /// on -EBUSY (-16): the workqueue is there already.
-    pub init_result: i32,
-    /// What `bpf_wq_set_callback` returned last: 0, or a negative errno.
-    pub set_callback_result: i32,
     /// What `bpf_wq_start` returned last: 0, or a negative errno.
     pub start_result: i32,
 }
@@ -71,13 +67,8 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "main_executed {}, wq_executed {}, value {}, init {}, set_callback {}, start {}",
-            self.main_executed,
-            self.wq_executed,
-            self.value,
-            self.init_result,
-            self.set_callback_result,
-            self.start_result
+            "main_executed {}, wq_executed {}, value {}, start {}",
+            self.main_executed, self.wq_executed, self.value, self.start_result
         )
     }
 }
@@ -98,7 +89,7 @@ impl fmt::Debug for Simple<'_> {
 
 impl<'obj> Simple<'obj> {
     /// Loads the program for the function that the running kernel has behind
-    /// unlink(2). `storage` is where libbpf's object is kept.
+    /// unlink(2), and arms its workqueue. `storage` is where libbpf's object is kept.
     ///
     /// Needs Linux 6.10, BTF, CAP_BPF and CAP_PERFMON.
     ///
@@ -106,7 +97,8 @@ impl<'obj> Simple<'obj> {
     ///
     /// [`Error::NoBtf`], [`Error::Unsupported`] or [`Error::NoUnlinkFunction`] if the
     /// kernel lacks what is needed; [`Error::NoBpf`], [`Error::Privilege`] or
-    /// [`Error::TracingRefused`] if it does not let us; [`Error::Bpf`] otherwise.
+    /// [`Error::TracingRefused`] if it does not let us; [`Error::Arming`] if the workqueue cannot
+    /// be armed; [`Error::Bpf`] otherwise.
     pub fn load(storage: &'obj mut MaybeUninit<OpenObject>) -> Result<Self> {
         Self::load_on(&Kernel::running(), storage)
     }
@@ -133,6 +125,11 @@ impl<'obj> Simple<'obj> {
             open.load()
         });
         let skel = loaded.map_err(|error| Error::of_bpf(what, kernel.release(), &error, log))?;
+        arm(&skel).map_err(|source| Error::Arming {
+            object: "bpf/simple.bpf.c".to_owned(),
+            queue: "elems".to_owned(),
+            source,
+        })?;
         Ok(Self { link: None, skel, release: kernel.release().to_owned() })
     }
 
@@ -201,20 +198,25 @@ impl<'obj> Simple<'obj> {
             main_executed: globals.main_executed,
             wq_executed: globals.wq_executed,
             value: i32::from_ne_bytes(*value),
-            init_result: globals.init_result,
-            set_callback_result: globals.set_callback_result,
             start_result: globals.start_result,
         })
     }
 
     fn globals(&self) -> skel::types::bss {
         match self.skel.maps.bss_data.as_deref() {
-            // SAFETY: the reference is valid, and the type is five aligned words. The
+            // SAFETY: the reference is valid, and the type is three aligned words. The
             // kernel writes them at any time: hence volatile.
             Some(bss) => unsafe { ptr::read_volatile(bss) },
             // libbpf maps the section of every object that it has loaded.
             None => unreachable!("a loaded skeleton has its .bss mapped"),
         }
+    }
+}
+
+fn arm(skel: &SimpleSkel<'_>) -> io::Result<()> {
+    match syscall::run(skel.progs.arm.as_fd(), &mut [])? {
+        0 => Ok(()),
+        returned => Err(io::Error::from_raw_os_error(-returned)),
     }
 }
 

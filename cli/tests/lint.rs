@@ -56,7 +56,7 @@ fn findings_are_a_table_for_people() {
         "on_unlink                 refused    the kernel has no do_unlinkat to attach to\n",
         "remedy     attach to filename_unlinkat here",
         "kernels    since 6.10 refused; since 6.10.3 no harm (f56f4d541eab); since 7.0 refused",
-        ": 3 findings for linux 7.0.13\n",
+        ": 4 findings for linux 7.0.13\n",
     ] {
         assert!(table.contains(part), "{part:?} is not in:\n{table}");
     }
@@ -71,12 +71,17 @@ fn findings_are_json_for_machines() {
     assert_eq!(report["kernel"], "6.12");
     assert_eq!(report["running"], false);
     let findings = report["findings"].as_array().expect("a list");
-    assert_eq!(findings.len(), 1, "{findings:#?}");
-    assert_eq!(findings[0]["symbol"], "on_unlink");
-    assert_eq!(findings[0]["fault"], "update-loses-work");
-    assert_eq!(findings[0]["effect"], "lost work");
-    assert_eq!(findings[0]["sure"], true);
-    assert_eq!(findings[0]["history"][0]["since"], "6.10");
+    assert_eq!(findings.len(), 2, "{findings:#?}");
+    for (finding, fault, effect) in [
+        (&findings[0], "running-callback", "panic"),
+        (&findings[1], "update-loses-work", "lost work"),
+    ] {
+        assert_eq!(finding["symbol"], "on_unlink");
+        assert_eq!(finding["fault"], fault);
+        assert_eq!(finding["effect"], effect);
+        assert_eq!(finding["sure"], true);
+        assert_eq!(finding["history"][0]["since"], "6.10");
+    }
 }
 
 /// A pipe gets colours only by force.
