@@ -244,8 +244,8 @@ pub enum Error {
 
     /// The same build is pinned in the directory already.
     #[error(
-        "{} is there already: take it over with bpf_wq::take_over, or remove it with `bpf-wq unpin`",
-        path.display()
+        "{} is there already: take it over with bpf_wq::take_over, or remove it with `bpf-wq unpin {}`",
+        path.display(), path.parent().unwrap_or(path).display()
     )]
     PinExists {
         /// The pin.
@@ -326,12 +326,18 @@ impl Error {
     }
 }
 
-/// A log that follows a message, on lines of its own.
+/// The end of a log, on lines of its own: what the verifier refuses comes last.
 struct Log<'a>(&'a str);
 
 impl fmt::Display for Log<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for line in self.0.lines() {
+        const SHOWN: usize = 30;
+        let lines: Vec<&str> = self.0.lines().collect();
+        let left_out = lines.len().saturating_sub(SHOWN);
+        if left_out > 0 {
+            write!(f, "\n    ({left_out} lines before are in the error's `log`)")?;
+        }
+        for line in &lines[left_out..] {
             write!(f, "\n    {line}")?;
         }
         Ok(())

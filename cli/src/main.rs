@@ -111,6 +111,9 @@ fn pins(directory: &Path, json: bool) -> Result<ExitCode, String> {
 fn unpin(directory: &Path, deadline: Duration) -> Result<ExitCode, String> {
     let cleared =
         bpf_wq::clear_pins(directory, None, deadline).map_err(|error| error.to_string())?;
+    if cleared.is_empty() {
+        pins::check_is_theirs(directory)?;
+    }
     let written = pins::print_cleared(&mut anstream::stdout().lock(), directory, &cleared);
     exit(written, u8::from(pins::is_lost(&cleared)))
 }

@@ -30,6 +30,26 @@ pub fn find(directory: &Path) -> (Vec<Pin>, Vec<String>) {
     (found, unread)
 }
 
+/// Fails if what was meant may be elsewhere: in the directory above, or in one below.
+pub fn check_is_theirs(directory: &Path) -> Result<(), String> {
+    let directory = fs::canonicalize(directory).map_err(|error| error.to_string())?;
+    let above = directory.parent().and_then(|above| pins(above).ok());
+    let is_pin = above.is_some_and(|pins| pins.iter().any(|pin| pin.path == directory));
+    let (below, _) = find(&directory);
+    let place = match below.first() {
+        _ if is_pin => directory.parent(),
+        Some(pin) => pin.path.parent(),
+        None => None,
+    };
+    match place {
+        Some(place) => {
+            let (directory, place) = (directory.display(), place.display());
+            Err(format!("{directory} holds no pins: give the directory that does, {place}"))
+        }
+        None => Ok(()),
+    }
+}
+
 /// The pins in a directory, and the other directories there.
 fn look(at: &Path) -> Result<(Vec<Pin>, Vec<PathBuf>), String> {
     let found = pins(at).map_err(|error| error.to_string())?;

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
-use bpf_wq::lint::{Effect, Finding, Step, Target};
+use bpf_wq::lint::{Effect, Finding, Step, Target, Version};
 
 const BOLD: Style = Style::new().bold();
 const FAINT: Style = Style::new().dimmed();
@@ -55,6 +55,9 @@ fn kernels(history: &[Step]) -> String {
     let step = |step: &Step| {
         let effect = step.effect.map_or("no harm", Effect::name);
         let commit = step.commit.map(|commit| format!(" ({commit})")).unwrap_or_default();
+        if step.since == Version::new(0, 0, 0) {
+            return format!("at first {effect}{commit}");
+        }
         format!("since {} {effect}{commit}", step.since)
     };
     history.iter().map(step).collect::<Vec<_>>().join("; ")

@@ -81,6 +81,12 @@ fn stale_pins_are_listed_and_removed() {
         "removed {app}/{BUILD}: all work is done\nremoved {app}/new-42: all work is done\nother\n"
     );
     assert_output(&in_bpffs(&format!("{make} && $wq unpin {app} && ls")), 0, &removed, "");
+
+    // What `pins` prints is the pin itself, and not its directory.
+    for other in [format!("{app}/{BUILD}"), AT.to_owned()] {
+        let output = in_bpffs(&format!("{make} && $wq unpin {other}"));
+        assert_output(&output, 2, "", &format!("give the directory that does, {app}"));
+    }
 }
 
 #[test]

@@ -295,7 +295,7 @@ impl fmt::Display for Fault {
                 let sleeps = if *is_known { "sleeps" } else { "may sleep" };
                 write!(
                     f,
-                    "the program may not sleep, and its callback {callback} {sleeps} in {call}: its text is freed under the callback"
+                    "the program may not sleep, and its callback {callback} {sleeps} in {call}: where that is not refused, its text is freed under the callback"
                 )
             }
             Self::RunningCallback { callback } => {
