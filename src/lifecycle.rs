@@ -94,16 +94,19 @@ impl<'obj, K: Skel<'obj>> Loaded<'obj, K> {
     /// [`Error::NothingToArm`] if there is none, [`Error::Arming`] if one fails.
     pub fn arm(self) -> Result<Armed<'obj, K>> {
         let Self { skel, name, build, .. } = self;
-        let queues = arm(skel.object(), &name)?;
+        let queues = arm(skel.object(), &name, |_| true)?;
         Ok(Armed { links: Vec::new(), queues, skel, name, build, lifetime: PhantomData })
     }
 }
 
-fn arm(object: &Object, name: &str) -> Result<Vec<Queue>> {
+/// Runs the arming programs of the queues that are chosen.
+fn arm(object: &Object, name: &str, is_chosen: impl Fn(&str) -> bool) -> Result<Vec<Queue>> {
     let mut queues = Vec::new();
     for program in object.progs().filter(is_loaded) {
         let program_name = program.name().to_string_lossy();
-        let Some(queue) = program_name.strip_prefix(ARM) else { continue };
+        let Some(queue) = program_name.strip_prefix(ARM).filter(|queue| is_chosen(queue)) else {
+            continue;
+        };
         let failed =
             |source| Error::Arming { object: name.to_owned(), queue: queue.to_owned(), source };
         let returned = syscall::run(program.as_fd(), &mut []).map_err(failed)?;
@@ -172,6 +175,21 @@ impl<'obj, K: Skel<'obj>> Armed<'obj, K> {
     /// to [`keep`](Self::keep): others are neither detached by a drain nor pinned.
     pub fn skel_mut(&mut self) -> &mut K {
         &mut self.skel
+    }
+
+    /// Arms the elements that were added to hashes of BPF_WQ_ARM since: until then they take no
+    /// submission (EINVAL).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NothingToArm`] if the object has only executors, [`Error::Arming`].
+    pub fn arm_added(&self) -> Result<()> {
+        let object = self.skel.object();
+        let is_executor = |queue: &str| {
+            let submit = format!("bpf_wq_submit_{queue}");
+            object.progs().any(|program| program.name() == submit.as_str())
+        };
+        arm(object, &self.name, |queue| !is_executor(queue)).map(drop)
     }
 
     /// Attaches each program whose `SEC()` says where to, and registers each struct_ops map, but for

@@ -3,6 +3,8 @@
 #[path = "suite/support/mod.rs"]
 mod support;
 
+#[path = "suite/added.rs"]
+mod added;
 #[path = "suite/api.rs"]
 mod api;
 #[path = "suite/arming.rs"]

@@ -6,7 +6,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     libbpf_cargo::SkeletonBuilder::new()
         .source("src/cmdlines.bpf.c")
         .obj(out.join("cmdlines.bpf.o"))
-        .clang_args(["-I".as_ref(), bpf_wq::include_dir().as_os_str()])
+        .clang_args([
+            "-I".as_ref(),
+            bpf_wq::include_dir().as_os_str(),
+            "-Werror=incompatible-pointer-types".as_ref(),
+        ])
         .build_and_generate(out.join("cmdlines.skel.rs"))?;
     Ok(())
 }

@@ -21,14 +21,17 @@
  *
  * BPF_WQ_ARM makes
  *
- * - bpf_wq_arm_entries, a SEC("syscall") program that user space runs once after loading. It
- *   arms the elements that are there, so those of a hash have to be created before.
+ * - bpf_wq_arm_entries, a SEC("syscall") program that user space runs after loading, and again when
+ *   it has added elements to a hash. It arms those that are there and are not armed. One that
+ *   nothing has armed, such as one that a program has created, takes no submission (-EINVAL).
  * - entries_submit(entry), for a program of any type that may use a bpf_wq. 0: the handler
  *   begins to run after this call, once for all submissions until then. -ESHUTDOWN: user space
  *   has closed the gate. -EINVAL: not armed. What else bpf_wq_start returns. Before 7.0 not for
  *   a program that the kernel calls under a lock of the scheduler or of a workqueue, such as
  *   tp_btf/sched_switch: its CPU may hang.
  * - entries_gate, a map with the numbers of struct bpf_wq_gate, of submissions.
+ *
+ * A bare bpf_wq_start(&entry->work, 0) is counted nowhere, and runs nothing.
  *
  * Why a program of its own arms: the workqueue holds the program that has set the callback, and
  * the kernel frees the text of one that may not sleep under a callback that does.
@@ -94,6 +97,12 @@ static __always_inline __u32 bpf_wq_run_of(__u64 *runs, __u64 *counted)
 }
 
 #define BPF_WQ_ARM(map, type, member, handler) \
+	_Static_assert(BPF_WQ_IS_HANDLER(handler, typeof(*map.key), type), \
+		       "the handler of " #map " has to be static int " #handler \
+		       "(its key *, " #type " *)"); \
+	_Static_assert(__builtin_types_compatible_p(typeof(map.value), type *), \
+		       "the values of " #map " have to be of type " #type); \
+\
 	BPF_WQ_GATE_MAP(map##_gate, struct bpf_wq_gate); \
 \
 	/* On its own, so that no local name hides the handler's. */ \
@@ -127,6 +136,10 @@ static __always_inline __u32 bpf_wq_run_of(__u64 *runs, __u64 *counted)
 	static long bpf_wq_arm_one_##map(void *of, void *key, type *element, long *err) \
 	{ \
 		*err = bpf_wq_init(&element->member, &map, 0); \
+		if (*err == -EBUSY) { \
+			*err = 0; \
+			return 0; \
+		} \
 		if (!*err) \
 			*err = bpf_wq_set_callback(&element->member, bpf_wq_run_##map, 0); \
 		return *err != 0; \
@@ -144,7 +157,7 @@ static __always_inline __u32 bpf_wq_run_of(__u64 *runs, __u64 *counted)
 			return -EINVAL; \
 		bpf_for_each_map_elem(&map, bpf_wq_arm_one_##map, &err, 0); \
 		if (!err) \
-			bpf_wq_write(gate->phase, BPF_WQ_OPEN); \
+			__sync_val_compare_and_swap(&gate->phase, BPF_WQ_NOT_ARMED, BPF_WQ_OPEN); \
 		return err; \
 	} \
 \

@@ -30,6 +30,9 @@
  * another error, which is counted. What it is given, and what a job is submitted with, is in
  * bpf_wq/slot.bpf.h.
  *
+ * All functions that call one another share 512 bytes of stack: a job of more than some 300 is to
+ *be filled in an element of a per-CPU array.
+ *
  * A kernel with CONFIG_PREEMPT_RT has no bpf_timer, and loads no executor.
  */
 #ifndef BPF_WQ_EXECUTOR_BPF_H
@@ -67,6 +70,9 @@ static __always_inline void bpf_wq_executor_open(const struct bpf_wq_executor *e
 		       "the capacity of " #name " has to be a power of two, of at most 2^22"); \
 	_Static_assert((workers_) > 0 && (workers_) <= BPF_WQ_MOST_WORKERS, \
 		       #name " has to have 1 to 64 workers"); \
+	_Static_assert(BPF_WQ_IS_HANDLER(handler, job_type, struct bpf_wq_run), \
+		       "the handler of " #name " has to be static int " #handler "(" #job_type \
+		       " *, struct bpf_wq_run *)"); \
 \
 	struct name##_slot { \
 		struct bpf_wq_slot slot; \

@@ -110,6 +110,11 @@ static __always_inline void bpf_wq_gate_accept(struct bpf_wq_gate *gate, __u64 i
 		longest = __sync_val_compare_and_swap(&gate->longest, longest, in_flight);
 }
 
+/* Whether a handler's type is that of these pointers; clang itself only warns. */
+#define BPF_WQ_IS_HANDLER(handler, first, second) \
+	(__builtin_types_compatible_p(typeof(handler), int(first *, second *)) || \
+	 __builtin_types_compatible_p(typeof(handler), int(const first *, second *)))
+
 /* One element, which user space maps into its memory. */
 #define BPF_WQ_GATE_MAP(name, value_type) \
 	struct { \
