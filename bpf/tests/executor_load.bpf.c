@@ -49,7 +49,9 @@ struct {
 /* Added to it for a job that was cancelled. */
 #define CANCELLED (1ULL << 32)
 
-/* A job that is to be cancelled, by another source. */
+/* A source's jobs that are to be cancelled, by another source: so many at a time. */
+#define DOOMED 16
+
 struct doomed {
 	__u64 id; /* 0: there is none */
 	__u64 number;
@@ -65,9 +67,8 @@ struct source {
 	__u64 running; /* too late to be cancelled */
 	__u64 gone;    /* the same */
 	__s64 cancel_error;
-	__u64 for_source;
-	struct doomed doomed;
-	__u64 for_doomed[5];
+	__u64 looks; /* at jobs to cancel */
+	struct doomed doomed[DOOMED];
 };
 
 struct source sources[SOURCES] = {};
@@ -134,8 +135,9 @@ static int work(struct job *job, struct bpf_wq_run *run)
 BPF_WQ_EXECUTOR(load, struct job, 1024, 4, work);
 
 /* Cancels a job of a source on another CPU, at about the time when its timer fires. */
-static __always_inline void cancel(struct source *source, struct doomed *doomed)
+static __always_inline void cancel(struct source *source, struct source *other)
 {
+	struct doomed *doomed = &other->doomed[source->looks++ % DOOMED];
 	__u64 id = bpf_wq_read(doomed->id), *seen;
 	__u32 number = doomed->number;
 	int err;
@@ -161,14 +163,14 @@ static __always_inline void cancel(struct source *source, struct doomed *doomed)
 static __always_inline long submit(__u32 which)
 {
 	struct source *source = &sources[which];
-	struct doomed *doomed = &source->doomed;
 	__u64 next = source->accepted, number = which * JOBS_OF_A_SOURCE + next, id;
+	struct doomed *doomed = &source->doomed[next / 13 % DOOMED];
 	struct job job = {.number = number};
 	struct bpf_wq_options options = {};
 	struct key *key = key_of(number);
 	int err;
 
-	cancel(source, &sources[which ^ 1].doomed);
+	cancel(source, &sources[which ^ 1]);
 	if (next >= wanted)
 		return 1;
 	if (is_ordered(number)) {
