@@ -83,6 +83,8 @@ pub(crate) struct Extern {
 pub(crate) struct Code {
     pub functions: Vec<Function>,
     pub externs: Vec<Extern>,
+    /// As the object says it, and empty if it says none.
+    pub licence: String,
 }
 
 /// Where a symbol is.
@@ -106,7 +108,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Code, String> {
         return Err("written for a machine of the other byte order".to_owned());
     }
 
-    let mut code = Code::default();
+    let mut code = Code { licence: licence(&file), ..Code::default() };
     let mut places = Places { functions: HashMap::new(), maps: HashMap::new() };
     let mut bodies = Vec::new();
     for symbol in file.symbols() {
@@ -138,6 +140,12 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Code, String> {
         code.functions.push(Function { name, instructions });
     }
     Ok(code)
+}
+
+fn licence(file: &ElfFile64<'_, Endianness>) -> String {
+    let section = file.section_by_name("license").and_then(|section| section.data().ok());
+    let text = section.unwrap_or_default().split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).into_owned()
 }
 
 fn is_maps(file: &ElfFile64<'_, Endianness>, section: SectionIndex) -> bool {

@@ -106,6 +106,12 @@ pub enum Fault {
         /// `BPF_F_RDONLY_PROG` or `BPF_F_WRONLY_PROG`.
         flag: &'static str,
     },
+    /// The object's licence is not compatible with the GPL, and the program calls functions of the
+    /// kernel (rule V14).
+    Licence {
+        /// As the object says it.
+        licence: String,
+    },
     /// A program of this type may not refer to a map that holds a bpf_wq.
     ProgramType {
         /// As it is declared, such as `kprobe`.
@@ -192,6 +198,7 @@ impl Fault {
             Self::NoWorkqueueInValue => "no-workqueue-in-value",
             Self::MapKind { .. } => "map-kind",
             Self::MapFlag { .. } => "map-flag",
+            Self::Licence { .. } => "licence",
             Self::ProgramType { .. } => "program-type",
             Self::SleepingCallback { .. } => "sleeping-callback",
             Self::RunningCallback { .. } => "running-callback",
@@ -230,6 +237,9 @@ impl Fault {
                 "use BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH or BPF_MAP_TYPE_LRU_HASH".to_owned()
             }
             Self::MapFlag { flag } => format!("declare the map without {flag}"),
+            Self::Licence { .. } => {
+                "declare char LICENSE[] SEC(\"license\") = \"GPL\", or \"Dual BSD/GPL\"".to_owned()
+            }
             Self::ProgramType { .. } => {
                 "use fentry or tp_btf, or run on linux 7.0 or later".to_owned()
             }
@@ -288,6 +298,10 @@ impl fmt::Display for Fault {
             }
             Self::MapKind { kind } => write!(f, "a map of type {kind} cannot hold a bpf_wq"),
             Self::MapFlag { flag } => write!(f, "a map with {flag} cannot hold a bpf_wq"),
+            Self::Licence { licence } => write!(
+                f,
+                "it calls functions of the kernel, which are for the GPL, and the licence is {licence:?}"
+            ),
             Self::ProgramType { kind, map } => {
                 write!(f, "a program of the type {kind} may not use {map}, which holds a bpf_wq")
             }

@@ -4,17 +4,26 @@ use libbpf_rs::libbpf_sys::{BPF_MAP_TYPE_ARRAY, BPF_PROG_TYPE_SYSCALL};
 
 use super::elf::{Callee, FunctionId};
 use super::finding::{Fault, Finding};
-use super::history::{LOSES_WORK, SLEEPS, SLEEPS_IN_TRACING, Step, TRACING, UNDER_LOCK, at};
+use super::history::{
+    LOSES_WORK, REFUSED, SLEEPS, SLEEPS_IN_TRACING, Step, TRACING, UNDER_LOCK, at,
+};
 use super::opened::{Map, Opened, Program};
 use super::permits::{self, LATE};
 use super::reach;
-use super::registers::Value;
+use super::registers::{Call, Value};
 use super::sleep::{self, Sleeper};
 use super::target::Target;
 use super::version::Version;
 
 /// bpf_map_update_elem.
 const UPDATE: Callee = Callee::Helper(2);
+/// What the kernel takes to be compatible with the GPL, which it asks of who calls its functions.
+const GPL: [&str; 6] =
+    ["GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL", "Dual MPL/GPL"];
+
+const WORKQUEUE: [&str; 4] =
+    ["bpf_wq_init", "bpf_wq_set_callback", "bpf_wq_set_callback_impl", "bpf_wq_start"];
+
 const BPF_NOEXIST: i64 = 1;
 const BPF_EXIST: i64 = 2;
 const BPF_F_LOCK: i64 = 4;
@@ -30,6 +39,13 @@ pub(crate) fn check(opened: &Opened, target: &Target, findings: &mut Vec<Finding
             let found = Finding::on(target.version(), &program.name, fault, history);
             findings.extend(found);
         };
+        if !GPL.contains(&opened.code.licence.as_str()) {
+            let is_kernels =
+                |call: &&Call| WORKQUEUE.iter().any(|f| is_kernel_function(&call.callee, f));
+            if program.calls.iter().any(|call| is_kernels(&call)) {
+                add(Fault::Licence { licence: opened.code.licence.clone() }, REFUSED);
+            }
+        }
         if LATE.contains(&program.kind) {
             let used = reach::maps(&opened.code, program.function);
             let first = used.filter_map(|name| opened.map(name)).find(|map| map.holds_wq());

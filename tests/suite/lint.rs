@@ -97,7 +97,7 @@ fn tutorial_on_the_running_kernel() {
 }
 
 /// The objects of `bpf/tests/` in which there is something to find, as the tests below say.
-const FAULTY: [&str; 17] = [
+const FAULTY: [&str; 18] = [
     "api",
     "by_hand_6_10",
     "by_hand_6_11",
@@ -115,6 +115,7 @@ const FAULTY: [&str; 17] = [
     "tutorial",
     "verifier",
     "verifier_fail",
+    "verifier_fail_no_gpl",
 ];
 
 #[test_log::test]
@@ -423,7 +424,13 @@ const CALLS: [&str; 9] = [
     "ksock_create",
 ];
 
-/// What no other object has.
+/// Rule V14.
+#[test_log::test]
+#[serial]
+fn licence() {
+    assert_found("verifier_fail_no_gpl", "6.12", &[("init", "licence", Refused)]);
+}
+
 /// A hash's key, as `tests/danger/malformed.rs` shows it.
 #[rstest]
 #[case("6.12", Some(Oops))]
@@ -438,6 +445,7 @@ fn untyped_keys(#[case] kernel: &str, #[case] expected: Option<Effect>) {
     assert_eq!(found.map(|finding| finding.effect), expected);
 }
 
+/// What no other object has.
 #[rstest]
 #[case("6.12", Oops, false)]
 #[case("7.3", Refused, true)]
