@@ -185,6 +185,13 @@ struct pool_workqueue {
 	struct workqueue_struct *wq;
 } __attribute__((preserve_access_index));
 
+struct work_struct {
+	void *func;
+} __attribute__((preserve_access_index));
+
+/* The function of all works of bpf_wq. */
+extern const void bpf_wq_work __ksym;
+
 /* What the kernel queued while `queueing` was this CPU's number plus one. */
 struct queued {
 	__u64 times;
@@ -203,12 +210,15 @@ static __u32 queueing;
 
 /* Rules 22 and 24: sees between which marks the kernel queues the work. */
 SEC("tp_btf/workqueue_queue_work")
-int BPF_PROG(on_queue, int cpu, struct pool_workqueue *pwq, void *work)
+int BPF_PROG(on_queue, int cpu, struct pool_workqueue *pwq, struct work_struct *work)
 {
 	__u32 zero = 0;
 	struct queued *q;
 
 	if (*(volatile __u32 *)&queueing != bpf_get_smp_processor_id() + 1)
+		return 0;
+	/* An interrupt may queue work of its own meanwhile. */
+	if (work->func != &bpf_wq_work)
 		return 0;
 	q = bpf_map_lookup_elem(&queued, &zero);
 	if (!q)
