@@ -233,8 +233,33 @@ impl<'obj, K: Skel<'obj>> Armed<'obj, K> {
         Ok(())
     }
 
-    /// Takes over a link of a program that was attached in another way, such as XDP's to an
-    /// interface: it goes away with the others. `name` is for errors and pins.
+    /// Attaches a program in another way, such as XDP's to an interface, and keeps the link with the
+    /// others. `name` is for errors and pins.
+    ///
+    /// ```no_run
+    /// # use bpf_wq::{Armed, Result};
+    /// # use libbpf_rs::{ProgramMut, skel::Skel};
+    /// # fn xdp<'a, 'obj>(_: &'a mut impl Skel<'obj>) -> ProgramMut<'a> { unimplemented!() }
+    /// # fn f<'obj, K: Skel<'obj>>(armed: &mut Armed<'obj, K>, interface: i32) -> Result<()> {
+    /// armed.attach_with("xdp", |skel| xdp(skel).attach_xdp(interface))
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Privilege`], [`Error::TracingRefused`] or [`Error::Bpf`].
+    pub fn attach_with(
+        &mut self,
+        name: &str,
+        attach: impl FnOnce(&mut K) -> libbpf_rs::Result<Link>,
+    ) -> Result<()> {
+        let (link, log) = log::capture(|| attach(&mut self.skel));
+        self.keep(name, attached(&self.name, name, link, log)?);
+        Ok(())
+    }
+
+    /// Takes over a link of a program that was attached in another way: it goes away with the
+    /// others. `name` is for errors and pins.
     pub fn keep(&mut self, name: &str, link: Link) {
         self.links.push((name.to_owned(), link));
     }

@@ -1,6 +1,6 @@
 //! Whether the suite sees what the running kernel was built with.
 
-use crate::support::config::{is_set, of_running_kernel};
+use crate::support::{is_set, of_running_kernel};
 
 #[test]
 fn an_option_is_set_if_it_is_built_in_or_a_module() {

@@ -105,9 +105,11 @@ impl TestOptions {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run an example of the workspace in a guest and show what it prints
+    /// Run an example or an application of the workspace in a guest and show what it prints
+    ///
+    /// An application is a package whose Cargo.toml has the arguments of its demo.
     Demo {
-        /// The example [default: what Cargo.toml names]
+        /// Its name [default: what Cargo.toml names]
         name: Option<String>,
         #[command(flatten)]
         on: OneKernel,

@@ -181,16 +181,16 @@ impl<'a> Session<'a> {
         Ok(accel)
     }
 
-    /// Shows an example at work in a guest.
+    /// Shows a demo at work in a guest.
     pub fn demo(&self, name: Option<String>, on: &OneKernel) -> Result<Exit> {
         let Some(name) = name.or_else(|| self.workspace.settings.demo.clone()) else {
-            return Err(usage("name an example: Cargo.toml names no demo"));
+            return Err(usage("name a demo: Cargo.toml names none"));
         };
-        self.workspace.check_example(&name)?;
+        let demo = self.workspace.demo(&name)?;
         let choice = self.choice(on)?;
         setup::ensure_tools()?;
-        let program = self.workspace.build_example(&name)?;
-        self.one_guest(&choice, on.deadline, Work::Run { program, args: vec![] })
+        let program = self.workspace.build_demo(demo)?;
+        self.one_guest(&choice, on.deadline, Work::Run { program, args: demo.args.clone() })
     }
 
     /// Gives the user a root shell in a guest.

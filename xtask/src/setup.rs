@@ -41,6 +41,13 @@ const TOOLS: &[Tool] = &[
         pacman: "qemu-guest-agent",
     },
     Tool {
+        what: "iproute2",
+        sign: Sign::Program(&["ip"]),
+        apt: "iproute2",
+        dnf: "iproute",
+        pacman: "iproute2",
+    },
+    Tool {
         what: "clang",
         sign: Sign::Program(&["clang"]),
         apt: "clang",

@@ -28,9 +28,26 @@ pub struct Workspace {
     pub target: PathBuf,
     /// What the workspace says to the runner.
     pub settings: Settings,
-    examples: Vec<String>,
+    demos: Vec<Demo>,
     /// The test targets of the packages whose tests run in guests.
     tests: Vec<String>,
+}
+
+/// What a person can be shown in a guest: an example, or the binary of a package of the same name.
+#[derive(Debug, Clone)]
+pub struct Demo {
+    name: String,
+    kind: &'static str,
+    /// What it is run with.
+    pub args: Vec<String>,
+}
+
+/// `[package.metadata.xtask]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PackageSettings {
+    /// With these arguments the package's binary is a demo.
+    demo: Vec<String>,
 }
 
 /// `[workspace.metadata.xtask]`.
@@ -42,7 +59,7 @@ pub struct Settings {
     /// Test targets that do harm: each of their tests runs in a guest of its own, and may expect
     /// the kernel to report a fault.
     pub alone: Vec<String>,
-    /// The example that `demo` runs when none is named.
+    /// What `demo` runs when nothing is named.
     pub demo: Option<String>,
     /// What the tests are about, for the title of the document made from their rules.
     pub subject: Option<String>,
@@ -73,14 +90,28 @@ impl Workspace {
             .filter(|target| target.is_test())
             .map(|target| target.name.clone())
             .collect();
-        let targets = metadata.packages.iter().flat_map(|package| &package.targets);
-        let examples =
-            targets.filter(|t| t.is_example()).map(|target| target.name.clone()).collect();
+        let mut demos = Vec::new();
+        for package in &metadata.packages {
+            let examples = package.targets.iter().filter(|target| target.is_example());
+            demos.extend(examples.map(|example| Demo {
+                name: example.name.clone(),
+                kind: "--example",
+                args: vec![],
+            }));
+            if let Some(value) = package.metadata.get("xtask") {
+                let settings: PackageSettings =
+                    serde_json::from_value(value.clone()).map_err(|e| {
+                        usage(format!("{}: [package.metadata.xtask]: {e}", package.manifest_path))
+                    })?;
+                let name = package.name.to_string();
+                demos.push(Demo { name, kind: "--bin", args: settings.demo });
+            }
+        }
         let workspace = Workspace {
             root: metadata.workspace_root.into(),
             target: metadata.target_directory.into(),
             settings,
-            examples,
+            demos,
             tests,
         };
         workspace
@@ -125,24 +156,28 @@ impl Workspace {
         }
     }
 
-    /// Fails unless the workspace has one example of this name.
-    pub fn check_example(&self, name: &str) -> Result<()> {
-        if self.examples.iter().filter(|example| *example == name).count() != 1 {
-            return Err(usage(format!(
-                "the workspace has no example {name}, or several: there are {}",
-                self.examples.join(", ")
-            )));
+    /// The demo of this name, if there is one and no other.
+    pub fn demo(&self, name: &str) -> Result<&Demo> {
+        let mut named = self.demos.iter().filter(|demo| demo.name == name);
+        match (named.next(), named.next()) {
+            (Some(demo), None) => Ok(demo),
+            _ => {
+                let names: Vec<&str> = self.demos.iter().map(|demo| demo.name.as_str()).collect();
+                Err(usage(format!(
+                    "the workspace has no demo {name}, or several: there are {}",
+                    names.join(", ")
+                )))
+            }
         }
-        Ok(())
     }
 
-    /// Builds an example.
-    pub fn build_example(&self, name: &str) -> Result<PathBuf> {
+    /// Builds what a demo runs.
+    pub fn build_demo(&self, demo: &Demo) -> Result<PathBuf> {
         let mut cargo = self.cargo("build");
-        cargo.args(["--workspace", "--example", name]);
+        cargo.args(["--workspace", demo.kind, &demo.name]);
         let built = executables(&mut cargo, false)?;
-        let example = built.into_iter().find(|(target, _, _)| target.name == name);
-        Ok(example.context("cargo has built no executable")?.2)
+        let program = built.into_iter().find(|(target, _, _)| target.name == demo.name);
+        Ok(program.context("cargo has built no executable")?.2)
     }
 
     /// Runs what is tested on the host: the doc tests, and the tests of the host's packages.

@@ -351,8 +351,16 @@ fn a_shell_is_roots_and_in_the_same_directory() {
 fn a_demo_shows_what_the_example_prints() {
     let fixture = Fixture::new();
     fixture.xtask(&["demo", "hello", "-k", KERNEL]).ends(0, &["hello from 6.12."]);
-    fixture.xtask(&["demo", "no_such"]).ends(2, &["no example no_such", "fails, hello"]);
-    fixture.xtask(&["demo"]).ends(2, &["Cargo.toml names no demo"]);
+    fixture.xtask(&["demo", "no_such"]).ends(2, &["no demo no_such", "fails, hello, fixture"]);
+    fixture.xtask(&["demo"]).ends(2, &["Cargo.toml names none"]);
+}
+
+#[test]
+fn a_demo_may_be_a_package_with_arguments() {
+    let fixture = Fixture::new();
+    fixture.xtask(&["demo", "fixture", "-k", KERNEL]).ends(0, &["an application is to show all"]);
+    fixture.edit("Cargo.toml", |text| text.replace("demo = ", "demos = "));
+    fixture.xtask(&["demo", "fixture"]).ends(2, &["[package.metadata.xtask]", "demos"]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use flate2::read::GzDecoder;
 use serde_json::json;
 
-use super::event;
+use crate::event;
 
 /// Whether the running kernel was built with an option, such as `CONFIG_HID_BPF`, be it as a
 /// module; if not, the test is recorded as skipped, and has to return. Where nobody knows what
