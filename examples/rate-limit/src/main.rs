@@ -1,0 +1,167 @@
+//! `rate-limit`: the limiter as a command.
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Parser, Subcommand};
+use nix::sys::signal::{SigHandler, Signal, signal};
+use rate_limit::flood::Flood;
+use rate_limit::limiter::{Limiter, Limits, Numbers};
+use rate_limit::network::{LIMITED, Network};
+
+/// Limits the packets of each source address that come in by a network interface.
+///
+/// Needs Linux 6.10 and root. Exits with 0 after Ctrl-C, 1 if it cannot go on, 2 for wrong use.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Limit an interface, and show every second what comes; Ctrl-C ends both.
+    ///
+    /// A limiter whose process was killed stays at work. Run it again to go on with it.
+    Run {
+        /// The network interface, as `ip link` calls it.
+        interface: String,
+        #[command(flatten)]
+        limits: Limits,
+        /// Where it is pinned: a directory of a bpffs.
+        #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf")]
+        pins: PathBuf,
+        /// Print JSON, a line a second.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the limiter under a flood of spoofed sources, in a network of its own.
+    Demo,
+}
+
+static IS_OVER: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn end(_: i32) {
+    IS_OVER.store(true, Ordering::Relaxed);
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = end_by_signal().and_then(|()| match arguments.command {
+        Command::Run { interface, limits, pins, json } => run(&interface, &limits, &pins, json),
+        Command::Demo => demo(),
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("rate-limit: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn end_by_signal() -> Result<()> {
+    for ending in [Signal::SIGINT, Signal::SIGTERM] {
+        // SAFETY: the handler stores a flag, and nothing else.
+        unsafe { signal(ending, SigHandler::Handler(end)) }.context("cannot handle Ctrl-C")?;
+    }
+    Ok(())
+}
+
+fn run(interface: &str, limits: &Limits, pins: &Path, json: bool) -> Result<()> {
+    let limiter = Limiter::start(interface, limits, pins)?;
+    let how = if limiter.is_new() { "limits" } else { "goes on to limit" };
+    eprintln!("{how} {interface} to {} packets a second of a source", limits.rate);
+    let shown = show(&limiter, json);
+    let is_attached = limiter.is_attached()?;
+    let last_sweep = limiter.stop()?;
+    shown?;
+    if !is_attached {
+        bail!("{interface} is gone, or another program has taken its place");
+    }
+    eprintln!("{interface} is not limited any more; {last_sweep}");
+    Ok(())
+}
+
+/// Until the interface is gone, or somebody wants it to end.
+fn show(limiter: &Limiter, json: bool) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let mut before = limiter.numbers()?;
+    let mut due = Instant::now();
+    while !IS_OVER.load(Ordering::Relaxed) && limiter.is_attached()? {
+        due += Duration::from_secs(1);
+        while Instant::now() < due && !IS_OVER.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(50).min(due - Instant::now().min(due)));
+        }
+        let now = limiter.numbers()?;
+        let written = if json {
+            writeln!(out, "{}", serde_json::to_string(&now)?)
+        } else {
+            writeln!(out, "{}", line(&before, &now))
+        };
+        // Whoever stops reading has seen enough.
+        if written.and_then(|()| out.flush()).is_err() {
+            break;
+        }
+        before = now;
+    }
+    Ok(())
+}
+
+fn line(before: &Numbers, now: &Numbers) -> String {
+    format!(
+        "passed {:>7}/s  dropped {:>7}/s  sources {:>6}  {:>5} kB  forgotten {:>8}",
+        now.passed - before.passed,
+        now.dropped - before.dropped,
+        now.sources(),
+        now.bytes / 1000,
+        now.removed,
+    )
+}
+
+fn demo() -> Result<()> {
+    const SECONDS: u32 = 5;
+    let limits = Limits { sources: 128.try_into()?, ..Limits::DEFAULT };
+    let network = Network::join()?;
+    let limiter = Limiter::start(LIMITED, &limits, Path::new("/sys/fs/bpf"))?;
+    println!(
+        "A veth with a limiter: {} packets a second of a source, {} sources, buckets that are full \
+         are forgotten every {} ms.\nAt the other end, packets of sources that are spoofed, a new \
+         one each, and of one that sends half of what it may.\n",
+        limits.rate, limits.sources, limits.sweep_ms
+    );
+    let mut flood = Flood::new(&network, Duration::from_secs(2) / limits.rate.get())?;
+    let mut before = limiter.numbers()?;
+    let began = Instant::now();
+    for second in 1..=SECONDS {
+        while began.elapsed() < Duration::from_secs(1) * second && !IS_OVER.load(Ordering::Relaxed)
+        {
+            flood.go_on()?;
+        }
+        let now = limiter.numbers()?;
+        println!("{}", line(&before, &now));
+        before = now;
+    }
+    let silent = Instant::now();
+    while limiter.numbers()?.sources() > 0 && silent.elapsed() < Duration::from_secs(10) {
+        thread::yield_now();
+    }
+    let numbers = limiter.numbers()?;
+    println!(
+        "\n{} sources were spoofed; {} of the {} packets of the known one came through.\nNo packet \
+         comes any more: {} sources are left, {} bytes.",
+        flood.spoofed,
+        flood.known_received,
+        flood.known_sent,
+        numbers.sources(),
+        numbers.bytes
+    );
+    println!("{}", limiter.stop()?);
+    Ok(())
+}

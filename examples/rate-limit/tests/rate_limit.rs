@@ -1,0 +1,296 @@
+//! The limiter between two network namespaces, with real packets.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use bpf_wq_tests::{eventually, needs_bpf_wq, needs_config};
+use rate_limit::flood::{Flood, KNOWN};
+use rate_limit::limiter::{Limiter, Limits, Numbers};
+use rate_limit::network::{LIMITED, Network, received};
+
+const PINS: &str = "/sys/fs/bpf";
+
+const PORT: u16 = 7;
+
+fn limits(rate: u32, burst: u32, sources: u32, sweep_ms: u32) -> Limits {
+    let number = |number| NonZeroU32::new(number).expect("not 0");
+    Limits {
+        rate: number(rate),
+        burst: number(burst),
+        sources: number(sources),
+        sweep_ms: number(sweep_ms),
+    }
+}
+
+fn can_run() -> bool {
+    needs_bpf_wq() && needs_config("CONFIG_VETH", "the packets go through a veth")
+}
+
+fn network() -> Network {
+    Network::join().expect("a network")
+}
+
+fn start(limits: &Limits) -> Limiter {
+    Limiter::start(LIMITED, limits, Path::new(PINS)).expect("it starts")
+}
+
+fn numbers(limiter: &Limiter) -> Numbers {
+    limiter.numbers().expect("the maps can be read")
+}
+
+#[track_caller]
+fn stop(limiter: Limiter) {
+    let drained = limiter.stop().expect("it stops");
+    assert!(drained.is_complete(), "{drained}");
+    assert_nothing_is_left();
+}
+
+#[track_caller]
+fn assert_nothing_is_left() {
+    let directory = Path::new(PINS).join(format!("rate-limit-{LIMITED}"));
+    assert!(!directory.exists(), "{} is left", directory.display());
+    let loaded = || libbpf_rs::query::ProgInfoIter::default().any(|p| p.name == "rate_limit");
+    eventually("the program is gone", || (!loaded()).then_some(()));
+}
+
+fn seen(limiter: &Limiter, packets: u64) -> Numbers {
+    eventually("all packets are seen", || {
+        let now = numbers(limiter);
+        (now.passed + now.dropped >= packets).then_some(now)
+    })
+}
+
+#[test]
+fn what_is_over_the_rate_is_dropped_of_each_source() {
+    if !can_run() {
+        return;
+    }
+    let network = network();
+    let limiter = start(&limits(1, 10, 64, 10));
+    for (done, source) in ["10.1.1.1", "10.1.1.2", "fd00::7", "fd00::8"].into_iter().enumerate() {
+        let source: IpAddr = source.parse().expect("an address");
+        let receiver = network.receiver(source, PORT).expect("a receiver");
+        for _ in 0..30 {
+            network.send(source, PORT).expect("it is sent");
+        }
+        let now = seen(&limiter, 30 * (done as u64 + 1));
+        let came = received(&receiver).expect("it can be read");
+        // A token a second, and this may take one.
+        assert!((10..15).contains(&came), "{came} of {source}: {now:?}");
+        assert_eq!(now.sources(), done as u64 + 1, "{now:?}");
+    }
+    let now = numbers(&limiter);
+    assert_eq!(now.untracked, 0, "{now:?}");
+    stop(limiter);
+}
+
+/// Sends some, and waits until they are seen: more than 256 at a time do not fit into a veth.
+fn go_on(flood: &mut Flood<'_>, limiter: &Limiter) -> Numbers {
+    flood.go_on().expect("it is sent");
+    seen(limiter, u64::from(flood.spoofed) + flood.known_sent)
+}
+
+/// Half of what it may send, and none of it is lost.
+const KNOWN_RATE: u32 = 1000;
+const KNOWN_PERIOD: Duration = Duration::from_millis(2);
+
+/// So many spoofed sources, of which a map of 1024 holds few.
+const SPOOFED: u32 = 20_000;
+
+#[test]
+fn a_flood_of_spoofed_sources_takes_no_more_memory_and_nothing_from_a_known_one() {
+    if !can_run() {
+        return;
+    }
+    let network = network();
+    // As many tokens as it sends packets, in case that this machine stands still.
+    let limiter = start(&limits(KNOWN_RATE, 10_000, 1024, 10));
+    let before = numbers(&limiter);
+    let mut flood = Flood::new(&network, KNOWN_PERIOD).expect("sockets");
+    // It is known before it begins.
+    flood.known().expect("it is sent");
+    let mut most = 0;
+    while flood.spoofed < SPOOFED {
+        let now = go_on(&mut flood, &limiter);
+        most = now.sources().max(most);
+    }
+    let after = numbers(&limiter);
+    eventually("all of the known source comes through", || {
+        flood.receive().expect("it can be read");
+        (flood.known_received == flood.known_sent).then_some(())
+    });
+    assert!(most <= 1024, "{most} sources at a time");
+    assert!(after.removed > 1024, "{after:?}");
+    let end = eventually("the map is empty", || {
+        let now = numbers(&limiter);
+        (now.sources() == 0).then_some(now)
+    });
+    assert_eq!(end.bytes, before.bytes, "{end:?}");
+    stop(limiter);
+}
+
+/// The control: without cleaning up, whoever comes late is one of all those for whom there is no
+/// place.
+#[test]
+fn without_cleaning_up_a_source_that_comes_late_is_lost() {
+    if !can_run() {
+        return;
+    }
+    let network = network();
+    let limiter = start(&limits(1, 10, 1024, u32::MAX));
+    let mut flood = Flood::new(&network, Duration::MAX).expect("sockets");
+    while flood.spoofed < SPOOFED {
+        go_on(&mut flood, &limiter);
+    }
+    let now = numbers(&limiter);
+    assert_eq!((now.sources(), now.removed), (1024, 0), "{now:?}");
+    let receiver = network.receiver(KNOWN, PORT).expect("a receiver");
+    for _ in 0..10 {
+        network.send(KNOWN, PORT).expect("it is sent");
+    }
+    let now = seen(&limiter, u64::from(flood.spoofed) + flood.known_sent + 10);
+    let came = received(&receiver).expect("it can be read");
+    assert!(came < 10, "{came} of 10 came through: {now:?}");
+    // Its sweep is due in 49 days.
+    drop(limiter);
+    let directory = Path::new(PINS).join(format!("rate-limit-{LIMITED}"));
+    let cleared = bpf_wq::clear_pins(&directory, None, Duration::ZERO).expect("it is removed");
+    assert_eq!(cleared.len(), 1, "{cleared:?}");
+    fs::remove_dir(directory).expect("it is empty");
+    assert_nothing_is_left();
+}
+
+/// The command, in this thread's network.
+struct Run {
+    child: Child,
+    said: std::io::Lines<BufReader<std::process::ChildStderr>>,
+}
+
+impl Run {
+    fn start(arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_rate-limit"))
+            .arg("run")
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let said = BufReader::new(child.stderr.take().expect("piped")).lines();
+        Self { child, said }
+    }
+
+    fn says(&mut self) -> String {
+        self.said.next().expect("it says something").expect("text")
+    }
+
+    fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().expect("a pid"));
+        nix::sys::signal::kill(pid, signal).expect("it lives");
+    }
+
+    fn ends(&mut self) -> Option<i32> {
+        eventually("it ends", || self.child.try_wait().expect("it is our child")).code()
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        let _killed = self.child.kill();
+        let _status = self.child.wait();
+    }
+}
+
+#[test]
+fn killed_in_a_flood_it_stays_at_work_and_the_next_one_goes_on() {
+    use nix::sys::signal::Signal;
+    if !can_run() {
+        return;
+    }
+    let network = network();
+    let arguments = [LIMITED, "--sources", "1024", "--sweep-ms", "10"];
+    let mut first = Run::start(&arguments);
+    assert!(first.says().starts_with("limits limited"), "it is new");
+    let mut flood = Flood::new(&network, Duration::MAX).expect("sockets");
+    while flood.spoofed < SPOOFED {
+        flood.go_on().expect("it is sent");
+        if flood.spoofed == SPOOFED / 2 / 64 * 64 {
+            first.signal(Signal::SIGKILL);
+            assert_eq!(first.ends(), None);
+        }
+    }
+    let mut second = Run::start(&arguments);
+    assert!(second.says().starts_with("goes on to limit limited"), "it was there");
+    flood.go_on().expect("it is sent");
+    second.signal(Signal::SIGINT);
+    assert_eq!(second.ends(), Some(0));
+    assert_eq!(second.says(), "limited is not limited any more; all work is done");
+    assert_nothing_is_left();
+}
+
+#[test]
+fn another_size_replaces_the_one_that_is_there() {
+    if !can_run() {
+        return;
+    }
+    let _network = network();
+    drop(start(&limits(1, 10, 64, 10)));
+    let again = start(&limits(2, 10, 64, 10));
+    assert!(!again.is_new());
+    drop(again);
+    let other = start(&limits(2, 10, 128, 10));
+    assert!(other.is_new());
+    stop(other);
+}
+
+#[test]
+fn an_interface_that_goes_away_ends_it() {
+    if !can_run() {
+        return;
+    }
+    let network = network();
+    let mut run = Run::start(&[LIMITED]);
+    assert!(run.says().starts_with("limits limited"));
+    network.remove().expect("it is removed");
+    assert_eq!(run.ends(), Some(1));
+    assert!(run.says().contains("limited is gone, or another program has taken its place"));
+    assert_nothing_is_left();
+}
+
+#[test]
+fn bad_input_is_told_and_leaves_nothing() {
+    if !can_run() {
+        return;
+    }
+    let mut run = Run::start(&["nowhere"]);
+    assert!(run.says().contains("there is no network interface nowhere"));
+    assert_eq!(run.ends(), Some(1));
+    for arguments in [&[LIMITED, "--rate", "0"][..], &[LIMITED, "--sources", "many"], &[]] {
+        assert_eq!(Run::start(arguments).ends(), Some(2), "{arguments:?}");
+    }
+    let _network = network();
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut run = Run::start(&[LIMITED, "--pins", directory.path().to_str().expect("UTF-8")]);
+    let said = run.says();
+    assert!(said.contains("mount -t bpf"), "{said}");
+    assert_eq!(run.ends(), Some(1));
+    assert_eq!(fs::read_dir(directory.path()).expect("it is there").count(), 0);
+    assert_nothing_is_left();
+
+    // Another program is attached, as of another directory.
+    let other = Path::new(PINS).join("other");
+    fs::create_dir(&other).expect("a directory");
+    let limits = limits(1, 10, 64, 10);
+    let limiter = Limiter::start(LIMITED, &limits, &other).expect("it starts");
+    let mut run = Run::start(&[LIMITED]);
+    let said = run.says();
+    assert!(said.contains("cannot limit limited") && said.contains("busy"), "{said}");
+    assert_eq!(run.ends(), Some(1));
+    assert!(!Path::new(PINS).join(format!("rate-limit-{LIMITED}")).exists());
+    stop(limiter);
+    fs::remove_dir(&other).expect("it is empty");
+}
