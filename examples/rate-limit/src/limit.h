@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * Whose a packet is, and whether its bucket has a token: what the limiter and those that it is
- * compared with have in common.
- */
+/* Whose a packet is, and whether its bucket has a token. */
 #ifndef LIMIT_H
 #define LIMIT_H
 

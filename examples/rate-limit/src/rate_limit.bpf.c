@@ -25,9 +25,9 @@ static struct bucket others;
 /* A sweep is submitted, and has not come to its end. */
 static __u64 is_due;
 
-/* A job: when a sweep was asked for. */
+/* A sweep is told nothing, and an executor has jobs of some type. */
 struct request {
-	__u64 at;
+	__u64 unused;
 };
 
 /* Buckets that the sweep has not removed. On the stack the verifier would follow each number. */
@@ -79,7 +79,7 @@ static struct bpf_wq_executor_state *sweeps_state(void)
 static __always_inline void sweep_later(void)
 {
 	struct bpf_wq_options options = {.delay_ns = limits.sweep_ns};
-	struct request request = {.at = bpf_ktime_get_ns()};
+	struct request request = {};
 	__u64 id;
 
 	if (bpf_wq_read(is_due) || __sync_val_compare_and_swap(&is_due, 0, 1))

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use bpf_wq_tests::{eventually, needs_bpf_wq, needs_config};
 use rate_limit::flood::{Flood, KNOWN};
 use rate_limit::limiter::{Limiter, Limits, Numbers};
 use rate_limit::network::{LIMITED, Network, received};
+use serial_test::serial;
 
 const PINS: &str = "/sys/fs/bpf";
 
@@ -43,6 +44,11 @@ fn numbers(limiter: &Limiter) -> Numbers {
     limiter.numbers().expect("the maps can be read")
 }
 
+/// Of the limiter's pins.
+fn directory() -> PathBuf {
+    Path::new(PINS).join(format!("rate-limit-{LIMITED}"))
+}
+
 #[track_caller]
 fn stop(limiter: Limiter) {
     let drained = limiter.stop().expect("it stops");
@@ -52,8 +58,7 @@ fn stop(limiter: Limiter) {
 
 #[track_caller]
 fn assert_nothing_is_left() {
-    let directory = Path::new(PINS).join(format!("rate-limit-{LIMITED}"));
-    assert!(!directory.exists(), "{} is left", directory.display());
+    assert!(!directory().exists(), "{} is left", directory().display());
     let loaded = || libbpf_rs::query::ProgInfoIter::default().any(|p| p.name == "rate_limit");
     eventually("the program is gone", || (!loaded()).then_some(()));
 }
@@ -66,6 +71,7 @@ fn seen(limiter: &Limiter, packets: u64) -> Numbers {
 }
 
 #[test]
+#[serial]
 fn what_is_over_the_rate_is_dropped_of_each_source() {
     if !can_run() {
         return;
@@ -103,6 +109,7 @@ const KNOWN_PERIOD: Duration = Duration::from_millis(2);
 const SPOOFED: u32 = 20_000;
 
 #[test]
+#[serial]
 fn a_flood_of_spoofed_sources_takes_no_more_memory_and_nothing_from_a_known_one() {
     if !can_run() {
         return;
@@ -137,6 +144,7 @@ fn a_flood_of_spoofed_sources_takes_no_more_memory_and_nothing_from_a_known_one(
 /// The control: without cleaning up, whoever comes late is one of all those for whom there is no
 /// place.
 #[test]
+#[serial]
 fn without_cleaning_up_a_source_that_comes_late_is_lost() {
     if !can_run() {
         return;
@@ -158,10 +166,9 @@ fn without_cleaning_up_a_source_that_comes_late_is_lost() {
     assert!(came < 10, "{came} of 10 came through: {now:?}");
     // Its sweep is due in 49 days.
     drop(limiter);
-    let directory = Path::new(PINS).join(format!("rate-limit-{LIMITED}"));
-    let cleared = bpf_wq::clear_pins(&directory, None, Duration::ZERO).expect("it is removed");
+    let cleared = bpf_wq::clear_pins(directory(), None, Duration::ZERO).expect("it is removed");
     assert_eq!(cleared.len(), 1, "{cleared:?}");
-    fs::remove_dir(directory).expect("it is empty");
+    fs::remove_dir(directory()).expect("it is empty");
     assert_nothing_is_left();
 }
 
@@ -206,6 +213,7 @@ impl Drop for Run {
 }
 
 #[test]
+#[serial]
 fn killed_in_a_flood_it_stays_at_work_and_the_next_one_goes_on() {
     use nix::sys::signal::Signal;
     if !can_run() {
@@ -233,6 +241,7 @@ fn killed_in_a_flood_it_stays_at_work_and_the_next_one_goes_on() {
 }
 
 #[test]
+#[serial]
 fn another_size_replaces_the_one_that_is_there() {
     if !can_run() {
         return;
@@ -248,6 +257,7 @@ fn another_size_replaces_the_one_that_is_there() {
 }
 
 #[test]
+#[serial]
 fn an_interface_that_goes_away_ends_it() {
     if !can_run() {
         return;
@@ -262,6 +272,7 @@ fn an_interface_that_goes_away_ends_it() {
 }
 
 #[test]
+#[serial]
 fn bad_input_is_told_and_leaves_nothing() {
     if !can_run() {
         return;
@@ -273,12 +284,12 @@ fn bad_input_is_told_and_leaves_nothing() {
         assert_eq!(Run::start(arguments).ends(), Some(2), "{arguments:?}");
     }
     let _network = network();
-    let directory = tempfile::tempdir().expect("a directory");
-    let mut run = Run::start(&[LIMITED, "--pins", directory.path().to_str().expect("UTF-8")]);
+    let plain = tempfile::tempdir().expect("a directory");
+    let mut run = Run::start(&[LIMITED, "--pins", plain.path().to_str().expect("UTF-8")]);
     let said = run.says();
     assert!(said.contains("mount -t bpf"), "{said}");
     assert_eq!(run.ends(), Some(1));
-    assert_eq!(fs::read_dir(directory.path()).expect("it is there").count(), 0);
+    assert_eq!(fs::read_dir(plain.path()).expect("it is there").count(), 0);
     assert_nothing_is_left();
 
     // Another program is attached, as of another directory.
@@ -290,7 +301,7 @@ fn bad_input_is_told_and_leaves_nothing() {
     let said = run.says();
     assert!(said.contains("cannot limit limited") && said.contains("busy"), "{said}");
     assert_eq!(run.ends(), Some(1));
-    assert!(!Path::new(PINS).join(format!("rate-limit-{LIMITED}")).exists());
+    assert!(!directory().exists());
     stop(limiter);
     fs::remove_dir(&other).expect("it is empty");
 }
