@@ -365,3 +365,19 @@ impl fmt::Display for List<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_log_the_end_is_shown() {
+        let lines: Vec<String> = (1..=32).map(|number| format!("line {number}")).collect();
+        assert_eq!(Log("").to_string(), "");
+        assert_eq!(Log("one\ntwo\n").to_string(), "\n    one\n    two");
+        assert!(Log(&lines[2..].join("\n")).to_string().starts_with("\n    line 3\n"));
+        let shown = Log(&lines.join("\n")).to_string();
+        let first = "\n    (2 lines before are in the error's `log`)\n    line 3\n";
+        assert!(shown.starts_with(first) && shown.ends_with("\n    line 32"), "{shown}");
+    }
+}

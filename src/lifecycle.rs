@@ -109,10 +109,7 @@ fn arm(object: &Object, name: &str, is_chosen: impl Fn(&str) -> bool) -> Result<
         };
         let failed =
             |source| Error::Arming { object: name.to_owned(), queue: queue.to_owned(), source };
-        let returned = syscall::run(program.as_fd(), &mut []).map_err(failed)?;
-        if returned < 0 {
-            return Err(failed(std::io::Error::from_raw_os_error(-returned)));
-        }
+        syscall::call(program.as_fd()).map_err(failed)?;
         queues.push(Queue::new(object, queue).map_err(failed)?);
     }
     if queues.is_empty() {

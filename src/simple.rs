@@ -125,7 +125,7 @@ impl<'obj> Simple<'obj> {
             open.load()
         });
         let skel = loaded.map_err(|error| Error::of_bpf(what, kernel.release(), &error, log))?;
-        arm(&skel).map_err(|source| Error::Arming {
+        syscall::call(skel.progs.arm.as_fd()).map_err(|source| Error::Arming {
             object: "bpf/simple.bpf.c".to_owned(),
             queue: "elems".to_owned(),
             source,
@@ -210,13 +210,6 @@ impl<'obj> Simple<'obj> {
             // libbpf maps the section of every object that it has loaded.
             None => unreachable!("a loaded skeleton has its .bss mapped"),
         }
-    }
-}
-
-fn arm(skel: &SimpleSkel<'_>) -> io::Result<()> {
-    match syscall::run(skel.progs.arm.as_fd(), &mut [])? {
-        0 => Ok(()),
-        returned => Err(io::Error::from_raw_os_error(-returned)),
     }
 }
 

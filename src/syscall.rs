@@ -28,6 +28,14 @@ pub(crate) fn run(program: BorrowedFd<'_>, context: &mut [u8]) -> io::Result<i32
     of(result).map(|_| options.retval as i32)
 }
 
+/// Runs a `SEC("syscall")` program that takes nothing, and returns 0 or a negative errno.
+pub(crate) fn call(program: BorrowedFd<'_>) -> io::Result<()> {
+    match run(program, &mut [])? {
+        error if error < 0 => Err(io::Error::from_raw_os_error(-error)),
+        _ => Ok(()),
+    }
+}
+
 /// Pins a map, program or link.
 pub(crate) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;

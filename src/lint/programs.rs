@@ -41,8 +41,8 @@ pub(crate) fn check(opened: &Opened, target: &Target, findings: &mut Vec<Finding
         };
         if !GPL.contains(&opened.code.licence.as_str()) {
             let is_kernels =
-                |call: &&Call| WORKQUEUE.iter().any(|f| is_kernel_function(&call.callee, f));
-            if program.calls.iter().any(|call| is_kernels(&call)) {
+                |call: &Call| WORKQUEUE.iter().any(|name| is_kernel_function(&call.callee, name));
+            if program.calls.iter().any(is_kernels) {
                 add(Fault::Licence { licence: opened.code.licence.clone() }, REFUSED);
             }
         }

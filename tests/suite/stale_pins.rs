@@ -46,6 +46,17 @@ fn die_while_pinning(at: &Path, call: &str) -> ! {
     panic!("it should have died: {pinned:?}");
 }
 
+/// As a loader does that finds an incomplete pin of this name: it is drained and cleared.
+#[track_caller]
+fn take_over_from(at: &Path, name: &str) -> Pinned {
+    let taken_over = take_over(at, OBJECT, DEADLINE).expect("it takes over");
+    assert!(taken_over.is_new);
+    let [cleared] = &taken_over.cleared[..] else { panic!("{taken_over:?}") };
+    assert_eq!(cleared.name, name);
+    assert!(cleared.drained.is_complete(), "{}", cleared.drained);
+    taken_over.pinned
+}
+
 #[rstest]
 #[case::rename("rename", "P-stale-rename", "its last step")]
 #[case::pin("pin", "P-stale-pin", "its first step")]
@@ -91,13 +102,9 @@ fn a_loader_that_dies_while_it_pins(#[case] call: &str, #[case] id: &str, #[case
         |name: &str| MapHandle::from_pinned_path(pin.path.join("maps").join(name)).expect("a map");
     let ran = map("runs");
     hold(&map("hold"), false);
-    let taken_over = take_over(&at, OBJECT, DEADLINE).expect("it takes over");
-    assert!(taken_over.is_new);
-    let [cleared] = &taken_over.cleared[..] else { panic!("{taken_over:?}") };
-    assert_eq!(cleared.name, name);
-    assert!(cleared.drained.is_complete(), "{}", cleared.drained);
+    let pinned = take_over_from(&at, name);
     assert_eq!(runs(&ran)[..4], [1, 1, 1, 0]);
-    stop(taken_over.pinned);
+    stop(pinned);
 }
 
 #[test_log::test]
@@ -130,12 +137,9 @@ fn a_loader_that_dies_between_two_links() {
     assert_eq!(pin.links, ["attached"]);
     assert_eq!(pin.counters[0].1.in_flight, 1, "{pin:?}");
     hold(&held, false);
-    let taken_over = take_over(&at, OBJECT, DEADLINE).expect("it takes over");
-    assert!(taken_over.is_new);
-    let [cleared] = &taken_over.cleared[..] else { panic!("{taken_over:?}") };
-    assert!(cleared.name == "new-1" && cleared.drained.is_complete(), "{cleared:?}");
+    let pinned = take_over_from(&at, "new-1");
     assert_eq!(runs(&ran)[0], 1);
-    stop(taken_over.pinned);
+    stop(pinned);
 }
 
 #[test_log::test]

@@ -30,8 +30,8 @@
  * another error, which is counted. What it is given, and what a job is submitted with, is in
  * bpf_wq/slot.bpf.h.
  *
- * All functions that call one another share 512 bytes of stack: a job of more than some 300 is to
- *be filled in an element of a per-CPU array.
+ * All functions that call one another share 512 bytes of stack: a job of more than some 300 bytes
+ * has to be filled in an element of a per-CPU array.
  *
  * A kernel with CONFIG_PREEMPT_RT has no bpf_timer, and loads no executor.
  */
