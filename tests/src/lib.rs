@@ -2,6 +2,7 @@
 //! the applications in `examples/`.
 
 mod config;
+mod running;
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 pub use config::{is_set, needs_config, of_running_kernel};
+pub use running::Running;
 
 /// More than anything here takes, also in an emulated machine.
 pub const DEADLINE: Duration = Duration::from_secs(60);

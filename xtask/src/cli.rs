@@ -107,10 +107,14 @@ impl TestOptions {
 enum Command {
     /// Run an example or an application of the workspace in a guest and show what it prints
     ///
-    /// An application is a package whose Cargo.toml has the arguments of its demo.
+    /// An application is a package whose Cargo.toml has the arguments of its demo. What it writes
+    /// into the directory that XTASK_RESULTS names is in results/NAME in the target directory then.
     Demo {
         /// Its name [default: what Cargo.toml names]
         name: Option<String>,
+        /// Its arguments [default: an application's are those that its Cargo.toml names]
+        #[arg(last = true, requires = "name", value_name = "ARGUMENTS")]
+        args: Vec<String>,
         #[command(flatten)]
         on: OneKernel,
     },
@@ -223,7 +227,7 @@ fn run_on_host(command: Command, place: &Place) -> Result<Exit> {
             session.workspace.build_tests(&[])?;
             Exit::Passed
         }
-        Command::Demo { name, on } => Session::open(place)?.demo(name, &on)?,
+        Command::Demo { name, args, on } => Session::open(place)?.demo(name, args, &on)?,
         Command::Mutate { on } => Session::open(place)?.mutate(&on)?,
         Command::Shell { on } => Session::open(place)?.shell(&on)?,
         Command::Test(options) => Session::open(place)?.test(&options)?,

@@ -14,8 +14,8 @@ use nix::sys::signal::Signal;
 
 use crate::console::{BEGIN, END};
 use crate::job::{
-    self, CONFIG_FILE, Event, Filter, JOB_FILE, Job, NOTES_FILE, Outcome, RELEASE_FILE, TestBinary,
-    TestResult, Work,
+    self, CONFIG_FILE, Event, Filter, JOB_FILE, Job, NOTES_FILE, Outcome, RELEASE_FILE,
+    RESULTS_DIR, TestBinary, TestResult, Work,
 };
 use crate::kconfig::{self, Running};
 use crate::libtest::{self, Test};
@@ -93,6 +93,7 @@ fn work(job: &Job, kernel: &Running, host: &Host) -> Result<(bool, String)> {
         Work::Run { program, args } => {
             let status = Command::new(program)
                 .args(args)
+                .env("XTASK_RESULTS", host.share.join(RESULTS_DIR))
                 .status()
                 .with_context(|| format!("cannot run {}", program.display()))?;
             Ok((status.success(), how_it_ended(status)))

@@ -18,6 +18,9 @@ pub const RELEASE_FILE: &str = "release";
 /// The file, in the same place, that holds what the test that runs has noted.
 pub const NOTES_FILE: &str = "notes";
 
+/// The directory, in the same place, that holds what a program leaves for the host.
+pub const RESULTS_DIR: &str = "results";
+
 /// Where vmtest mounts the share in the guest.
 pub const GUEST_SHARE: &str = "/mnt/vmtest";
 

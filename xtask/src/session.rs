@@ -1,8 +1,10 @@
 //! What the commands that boot guests do, on the workspace of the current directory.
 
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::accel::{self, Accel};
 use crate::cli::{OneKernel, Place, TestOptions};
@@ -14,7 +16,7 @@ use crate::mutate::Mutants;
 use crate::report::{self, KernelReport, Verdict};
 use crate::test::{self, Candidate, Plan};
 use crate::ui::Ui;
-use crate::vm::{End, Guest, News};
+use crate::vm::{self, End, Guest, News};
 use crate::workspace::{Workspace, filter, guest_dir};
 use crate::{batch, console, libtest, mutate, setup, terminal, verdict};
 
@@ -182,7 +184,7 @@ impl<'a> Session<'a> {
     }
 
     /// Shows a demo at work in a guest.
-    pub fn demo(&self, name: Option<String>, on: &OneKernel) -> Result<Exit> {
+    pub fn demo(&self, name: Option<String>, args: Vec<String>, on: &OneKernel) -> Result<Exit> {
         let Some(name) = name.or_else(|| self.workspace.settings.demo.clone()) else {
             return Err(usage("name a demo: Cargo.toml names none"));
         };
@@ -190,7 +192,26 @@ impl<'a> Session<'a> {
         let choice = self.choice(on)?;
         setup::ensure_tools()?;
         let program = self.workspace.build_demo(demo)?;
-        self.one_guest(&choice, on.deadline, Work::Run { program, args: demo.args.clone() })
+        let args = if args.is_empty() { demo.args.clone() } else { args };
+        let exit = self.one_guest(&choice, on.deadline, Work::Run { program, args })?;
+        let left = vm::results(&guest_dir(&self.workspace.target, &choice.name())?);
+        self.bring(&left, &self.workspace.target.join("results").join(&name))?;
+        Ok(exit)
+    }
+
+    /// Copies the files of a directory, and says so.
+    fn bring(&self, from: &Path, to: &Path) -> Result<()> {
+        for entry in fs::read_dir(from).with_context(|| format!("reading {}", from.display()))? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                let file = to.join(entry.file_name());
+                fs::create_dir_all(to)
+                    .and_then(|()| fs::copy(entry.path(), &file))
+                    .with_context(|| format!("bringing {} out of the guest", file.display()))?;
+                self.ui.say(format!("result: {}", file.display()));
+            }
+        }
+        Ok(())
     }
 
     /// Gives the user a root shell in a guest.

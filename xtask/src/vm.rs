@@ -18,7 +18,9 @@ use crate::console;
 use crate::failure::{Interrupted, usage};
 use crate::guardian::{self, Post, qemu_log};
 use crate::interrupt::{self, Busy};
-use crate::job::{self, CONFIG_FILE, Event, GUEST_SHARE, JOB_FILE, Job, RELEASE_FILE, Work};
+use crate::job::{
+    self, CONFIG_FILE, Event, GUEST_SHARE, JOB_FILE, Job, RELEASE_FILE, RESULTS_DIR, Work,
+};
 use crate::kernels::Kernel;
 use crate::runner;
 
@@ -61,6 +63,11 @@ pub enum End {
         /// Trying once more may be of use: neither QEMU nor our PID 1 has refused.
         repeatable: bool,
     },
+}
+
+/// Where a program that a guest ran has left what it has for the host. `dir` is the guest's.
+pub fn results(dir: &Path) -> PathBuf {
+    dir.join("share").join(RESULTS_DIR)
 }
 
 /// A guest's run, with the boots that it took.
@@ -122,6 +129,11 @@ impl Guest<'_> {
     fn boot(&self, work: &Work, hold_on_failure: bool, hear: &mut dyn FnMut(News)) -> Result<End> {
         let share = self.dir.join("share");
         fs::create_dir_all(&share).with_context(|| format!("cannot make {}", share.display()))?;
+        if matches!(work, Work::Run { .. }) {
+            let results = results(&self.dir);
+            fs::create_dir_all(&results)
+                .with_context(|| format!("cannot make {}", results.display()))?;
+        }
         let marker = marker()?;
         let job = Job { marker: marker.clone(), work: work.clone(), hold_on_failure };
         fs::write(share.join(JOB_FILE), serde_json::to_vec(&job)?)

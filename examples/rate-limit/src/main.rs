@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
-use nix::sys::signal::{SigHandler, Signal, signal};
 use rate_limit::flood::Flood;
 use rate_limit::limiter::{Limiter, Limits, Numbers};
 use rate_limit::network::{LIMITED, Network};
@@ -47,10 +46,6 @@ enum Command {
 
 static IS_OVER: AtomicBool = AtomicBool::new(false);
 
-extern "C" fn end(_: i32) {
-    IS_OVER.store(true, Ordering::Relaxed);
-}
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = end_by_signal().and_then(|()| match arguments.command {
@@ -67,11 +62,7 @@ fn main() -> ExitCode {
 }
 
 fn end_by_signal() -> Result<()> {
-    for ending in [Signal::SIGINT, Signal::SIGTERM] {
-        // SAFETY: the handler stores a flag, and nothing else.
-        unsafe { signal(ending, SigHandler::Handler(end)) }.context("cannot handle Ctrl-C")?;
-    }
-    Ok(())
+    ctrlc::set_handler(|| IS_OVER.store(true, Ordering::Relaxed)).context("cannot handle Ctrl-C")
 }
 
 fn run(interface: &str, limits: &Limits, pins: &Path, json: bool) -> Result<()> {

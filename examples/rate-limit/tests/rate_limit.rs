@@ -1,14 +1,13 @@
 //! The limiter between two network namespaces, with real packets.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use bpf_wq_tests::{eventually, needs_bpf_wq, needs_config};
+use bpf_wq_tests::{Running, eventually, needs_bpf_wq, needs_config};
+use nix::sys::signal::Signal;
 use rate_limit::flood::{Flood, KNOWN};
 use rate_limit::limiter::{Limiter, Limits, Numbers};
 use rate_limit::network::{LIMITED, Network, received};
@@ -173,55 +172,19 @@ fn without_cleaning_up_a_source_that_comes_late_is_lost() {
 }
 
 /// The command, in this thread's network.
-struct Run {
-    child: Child,
-    said: std::io::Lines<BufReader<std::process::ChildStderr>>,
-}
-
-impl Run {
-    fn start(arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_rate-limit"))
-            .arg("run")
-            .args(arguments)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("it starts");
-        let said = BufReader::new(child.stderr.take().expect("piped")).lines();
-        Self { child, said }
-    }
-
-    fn says(&mut self) -> String {
-        self.said.next().expect("it says something").expect("text")
-    }
-
-    fn signal(&self, signal: nix::sys::signal::Signal) {
-        let pid = nix::unistd::Pid::from_raw(self.child.id().try_into().expect("a pid"));
-        nix::sys::signal::kill(pid, signal).expect("it lives");
-    }
-
-    fn ends(&mut self) -> Option<i32> {
-        eventually("it ends", || self.child.try_wait().expect("it is our child")).code()
-    }
-}
-
-impl Drop for Run {
-    fn drop(&mut self) {
-        let _killed = self.child.kill();
-        let _status = self.child.wait();
-    }
+fn run(arguments: &[&str]) -> Running {
+    Running::start(env!("CARGO_BIN_EXE_rate-limit"), &[&["run"], arguments].concat())
 }
 
 #[test]
 #[serial]
 fn killed_in_a_flood_it_stays_at_work_and_the_next_one_goes_on() {
-    use nix::sys::signal::Signal;
     if !can_run() {
         return;
     }
     let network = network();
     let arguments = [LIMITED, "--sources", "1024", "--sweep-ms", "10"];
-    let mut first = Run::start(&arguments);
+    let mut first = run(&arguments);
     assert!(first.says().starts_with("limits limited"), "it is new");
     let mut flood = Flood::new(&network, Duration::MAX).expect("sockets");
     while flood.spoofed < SPOOFED {
@@ -231,7 +194,7 @@ fn killed_in_a_flood_it_stays_at_work_and_the_next_one_goes_on() {
             assert_eq!(first.ends(), None);
         }
     }
-    let mut second = Run::start(&arguments);
+    let mut second = run(&arguments);
     assert!(second.says().starts_with("goes on to limit limited"), "it was there");
     flood.go_on().expect("it is sent");
     second.signal(Signal::SIGINT);
@@ -263,11 +226,11 @@ fn an_interface_that_goes_away_ends_it() {
         return;
     }
     let network = network();
-    let mut run = Run::start(&[LIMITED]);
-    assert!(run.says().starts_with("limits limited"));
+    let mut running = run(&[LIMITED]);
+    assert!(running.says().starts_with("limits limited"));
     network.remove().expect("it is removed");
-    assert_eq!(run.ends(), Some(1));
-    assert!(run.says().contains("limited is gone, or another program has taken its place"));
+    assert_eq!(running.ends(), Some(1));
+    assert!(running.says().contains("limited is gone, or another program has taken its place"));
     assert_nothing_is_left();
 }
 
@@ -277,18 +240,18 @@ fn bad_input_is_told_and_leaves_nothing() {
     if !can_run() {
         return;
     }
-    let mut run = Run::start(&["nowhere"]);
-    assert!(run.says().contains("there is no network interface nowhere"));
-    assert_eq!(run.ends(), Some(1));
+    let mut running = run(&["nowhere"]);
+    assert!(running.says().contains("there is no network interface nowhere"));
+    assert_eq!(running.ends(), Some(1));
     for arguments in [&[LIMITED, "--rate", "0"][..], &[LIMITED, "--sources", "many"], &[]] {
-        assert_eq!(Run::start(arguments).ends(), Some(2), "{arguments:?}");
+        assert_eq!(run(arguments).ends(), Some(2), "{arguments:?}");
     }
     let _network = network();
     let plain = tempfile::tempdir().expect("a directory");
-    let mut run = Run::start(&[LIMITED, "--pins", plain.path().to_str().expect("UTF-8")]);
-    let said = run.says();
+    let mut running = run(&[LIMITED, "--pins", plain.path().to_str().expect("UTF-8")]);
+    let said = running.says();
     assert!(said.contains("mount -t bpf"), "{said}");
-    assert_eq!(run.ends(), Some(1));
+    assert_eq!(running.ends(), Some(1));
     assert_eq!(fs::read_dir(plain.path()).expect("it is there").count(), 0);
     assert_nothing_is_left();
 
@@ -297,10 +260,10 @@ fn bad_input_is_told_and_leaves_nothing() {
     fs::create_dir(&other).expect("a directory");
     let limits = limits(1, 10, 64, 10);
     let limiter = Limiter::start(LIMITED, &limits, &other).expect("it starts");
-    let mut run = Run::start(&[LIMITED]);
-    let said = run.says();
+    let mut running = run(&[LIMITED]);
+    let said = running.says();
     assert!(said.contains("cannot limit limited") && said.contains("busy"), "{said}");
-    assert_eq!(run.ends(), Some(1));
+    assert_eq!(running.ends(), Some(1));
     assert!(!directory().exists());
     stop(limiter);
     fs::remove_dir(&other).expect("it is empty");

@@ -359,6 +359,13 @@ fn a_demo_shows_what_the_example_prints() {
 fn a_demo_may_be_a_package_with_arguments() {
     let fixture = Fixture::new();
     fixture.xtask(&["demo", "fixture", "-k", KERNEL]).ends(0, &["an application is to show all"]);
+    let result = fixture.path("target/results/fixture/told");
+    assert_eq!(fs::read_to_string(&result).unwrap(), "show all");
+    let args = ["demo", "fixture", "-k", KERNEL, "--", "--do", "this"];
+    fixture
+        .xtask(&args)
+        .ends(0, &["an application is to --do this", &result.display().to_string()]);
+    assert_eq!(fs::read_to_string(&result).unwrap(), "--do this");
     fixture.edit("Cargo.toml", |text| text.replace("demo = ", "demos = "));
     fixture.xtask(&["demo", "fixture"]).ends(2, &["[package.metadata.xtask]", "demos"]);
 }
