@@ -51,6 +51,23 @@
 	__u64 name##_runs; \
 	__u64 name##_counted
 
+/* A submission that started nothing is taken back, unless a run has begun, which has it. */
+struct bpf_wq_taking_back {
+	__u64 *runs;
+	__u64 begun; /* runs, as it was counted */
+	__u64 is_done;
+};
+
+static long bpf_wq_try_take_back(__u64 i, struct bpf_wq_taking_back *taking)
+{
+	__u64 seen = bpf_wq_read(*taking->runs);
+
+	if (seen >> 32 != taking->begun)
+		return 1;
+	taking->is_done = __sync_val_compare_and_swap(taking->runs, seen, seen - 1) == seen;
+	return taking->is_done;
+}
+
 /*
  * `runs` counts the handler's runs in its upper half, and submissions in its lower half. A run is
  * of all submissions that were counted before it began, also of those whose bpf_wq_start() comes
@@ -59,31 +76,23 @@
 static __always_inline int bpf_wq_submit_to(struct bpf_wq_gate *gate, struct bpf_wq *wq,
 					    __u64 *runs)
 {
-	__u64 in_flight, begun, seen;
-	int err, i;
+	struct bpf_wq_taking_back taking = {.runs = runs};
+	__u64 in_flight;
+	int err;
 
 	err = bpf_wq_gate_enter(gate, &in_flight);
 	if (err)
 		return err;
 	bpf_wq_gate_accept(gate, in_flight);
-	begun = bpf_wq_add(*runs, 1) >> 32;
+	taking.begun = bpf_wq_add(*runs, 1) >> 32;
 	err = bpf_wq_start(wq, 0);
 	if (!err)
 		return 0;
-	/*
-	 * The submission is taken back, unless a run has begun. A try fails if another CPU's comes
-	 * in between, once in a million: never so many times.
-	 */
-	for (i = 0; i < 64; i++) {
-		seen = bpf_wq_read(*runs);
-		if (seen >> 32 != begun)
-			break;
-		if (__sync_val_compare_and_swap(runs, seen, seen - 1) == seen) {
-			bpf_wq_add(gate->accepted, -1);
-			return bpf_wq_gate_refuse(gate, err);
-		}
-	}
-	return 0;
+	bpf_loop(BPF_WQ_TRIES, bpf_wq_try_take_back, &taking, 0);
+	if (!taking.is_done)
+		return 0;
+	bpf_wq_add(gate->accepted, -1);
+	return bpf_wq_gate_refuse(gate, err);
 }
 
 /* A run begins: of how many submissions. One element's runs come one after the other. */

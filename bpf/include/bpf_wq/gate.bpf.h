@@ -24,6 +24,9 @@
 #ifndef ENOSPC
 #define ENOSPC 28
 #endif
+#ifndef EOPNOTSUPP
+#define EOPNOTSUPP 95
+#endif
 #ifndef ESHUTDOWN
 #define ESHUTDOWN 108
 #endif
@@ -53,6 +56,9 @@ struct bpf_wq_gate {
 	__u64 idle; /* an executor's workers that wait, a bit each */
 	__u64 workers[2];
 };
+
+/* As many tries as bpf_loop() has, of what only fails where another CPU's succeeds. */
+#define BPF_WQ_TRIES (1 << 23)
 
 /* No number of the gate, or of an executor, is kept in a register. */
 #define bpf_wq_read(place) (*(const volatile typeof(place) *)&(place))

@@ -25,9 +25,6 @@ struct bpf_wq_ring {
 	__u64 for_putters[7];
 };
 
-/* As many tries as bpf_loop() has. */
-#define BPF_WQ_TRIES (1 << 23)
-
 struct bpf_wq_ring_operation {
 	struct bpf_wq_ring *ring;
 	void *cells;	   /* an array of __u64 */

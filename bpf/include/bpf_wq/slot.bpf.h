@@ -40,7 +40,8 @@ struct bpf_wq_run {
 enum {
 	BPF_WQ_FREE,
 	BPF_WQ_DELAYED,		/* the timer will queue it */
-	BPF_WQ_QUEUED,		/* a worker will run it */
+	BPF_WQ_QUEUED,		/* a worker will run it, for the first time */
+	BPF_WQ_QUEUED_AGAIN,	/* and this is another run: its submission takes it back no more */
 	BPF_WQ_RUNNING,		/* a worker runs it, and nobody else touches it */
 	BPF_WQ_DELAYED_IN_VAIN, /* cancelled: the timer will free it */
 	BPF_WQ_QUEUED_IN_VAIN,	/* cancelled: a worker will free it */
@@ -101,6 +102,12 @@ static long bpf_wq_lane_try_push(__u64 i, struct bpf_wq_lane_push *push)
 
 	push->slot->next = newest;
 	return __sync_val_compare_and_swap(&push->lane->in, newest, push->link) == newest;
+}
+
+/* The state in which a slot waits for a worker. */
+static __always_inline __u32 bpf_wq_queued(const struct bpf_wq_slot *slot)
+{
+	return slot->attempt ? BPF_WQ_QUEUED_AGAIN : BPF_WQ_QUEUED;
 }
 
 /* Queues a slot that is in the state for it: at once, or when those before it in its lane are. */
@@ -164,8 +171,11 @@ static __always_inline int bpf_wq_slot_reserve(const struct bpf_wq_executor *e, 
 	err = bpf_wq_gate_enter(gate, in_flight);
 	if (err)
 		return err;
+	/* Taken back later, the job would hold its slot until a worker runs, and might have run. */
+	if (!bpf_wq_may_wake(e))
+		return bpf_wq_gate_refuse(gate, -EOPNOTSUPP);
 	if (bpf_wq_ring_take(&e->state->free, e->free_cells, e->capacity, index)) {
-		/* It may be full of what was refused in an NMI. */
+		/* It may be full of what could wake nobody. */
 		if (!bpf_wq_ring_is_empty(&e->state->ready))
 			bpf_wq_wake(e);
 		return bpf_wq_gate_refuse(gate, -ENOSPC);
@@ -190,13 +200,10 @@ static __always_inline __u64 bpf_wq_wait_ns(__u64 ns)
  * Sets the timer of a slot that was put into this state, a delayed one. If it has been cancelled
  * since, the timer was set for now, to free it, and is again.
  */
-static __always_inline int bpf_wq_slot_wait(struct bpf_wq_timed_slot *timed, __u64 state, __u64 ns)
+static __always_inline void bpf_wq_slot_wait(struct bpf_wq_timed_slot *timed, __u64 state, __u64 ns)
 {
-	int err = bpf_timer_start(&timed->timer, ns, 0);
-
-	if (!err && bpf_wq_read(timed->slot.state) != state)
+	if (!bpf_timer_start(&timed->timer, ns, 0) && bpf_wq_read(timed->slot.state) != state)
 		bpf_timer_start(&timed->timer, 0, 0);
-	return err;
 }
 
 /* The second half. */
@@ -222,14 +229,19 @@ static __always_inline int bpf_wq_slot_commit(const struct bpf_wq_executor *e, _
 		/* No timer will free it: its owner does. */
 		refused = BPF_WQ_RUNNING;
 		__sync_lock_test_and_set(&slot->state, bpf_wq_state(generation, first));
-		err = bpf_wq_slot_wait(timed, bpf_wq_state(generation, first), delay_ns);
+		/*
+		 * For now: it looks at the time, and waits. Since 7.0 (1bfbc267ec91) a timer that
+		 * is set where interrupts are off is really set later, perhaps when this slot has
+		 * another job: which it must not make wait.
+		 */
+		err = bpf_timer_start(&timed->timer, 0, 0);
 	} else {
 		first = BPF_WQ_QUEUED;
 		refused = BPF_WQ_QUEUED_REFUSED;
 		__sync_lock_test_and_set(&slot->state, bpf_wq_state(generation, first));
 		err = bpf_wq_slot_queue(e, index, slot);
 	}
-	/* Before 7.0 an NMI can start nothing. A worker that runs may have the job all the same. */
+	/* There is no memory for it. A worker that runs may have the job all the same. */
 	if (!err || !bpf_wq_slot_move(slot, generation, first, refused))
 		return 0;
 	bpf_wq_add(gate->accepted, -1);
@@ -251,7 +263,7 @@ static __always_inline void bpf_wq_slot_due(const struct bpf_wq_executor *e, __u
 			bpf_wq_slot_wait(timed, state, due - now);
 			return;
 		}
-		if (bpf_wq_slot_move(slot, generation, BPF_WQ_DELAYED, BPF_WQ_QUEUED)) {
+		if (bpf_wq_slot_move(slot, generation, BPF_WQ_DELAYED, bpf_wq_queued(slot))) {
 			bpf_wq_slot_queue(e, index, slot);
 			return;
 		}
@@ -265,7 +277,7 @@ static __always_inline int bpf_wq_slot_cancel(const struct bpf_wq_executor *e,
 {
 	struct bpf_wq_slot *slot = &timed->slot;
 	__u64 state;
-	int i;
+	int err, i;
 
 	/* Its timer queues it once, and each run may delay it again. */
 	for (i = 0; i < 8; i++) {
@@ -274,7 +286,8 @@ static __always_inline int bpf_wq_slot_cancel(const struct bpf_wq_executor *e,
 			return -ENOENT;
 		switch ((__u32)state) {
 		case BPF_WQ_QUEUED:
-			if (!bpf_wq_slot_move(slot, generation, BPF_WQ_QUEUED,
+		case BPF_WQ_QUEUED_AGAIN:
+			if (!bpf_wq_slot_move(slot, generation, (__u32)state,
 					      BPF_WQ_QUEUED_IN_VAIN))
 				continue;
 			return 0;
@@ -283,7 +296,12 @@ static __always_inline int bpf_wq_slot_cancel(const struct bpf_wq_executor *e,
 					      BPF_WQ_DELAYED_IN_VAIN))
 				continue;
 			/* The slot is free at once, and not only when the job would be due. */
-			bpf_timer_start(&timed->timer, 0, 0);
+			err = bpf_timer_start(&timed->timer, 0, 0);
+			/* In an NMI before 7.0, or without memory: not cancelled, unless it is due.
+			 */
+			if (err && bpf_wq_slot_move(slot, generation, BPF_WQ_DELAYED_IN_VAIN,
+						    BPF_WQ_DELAYED))
+				return err;
 			return 0;
 		case BPF_WQ_RUNNING:
 			return -EBUSY;
@@ -361,7 +379,7 @@ static __always_inline int bpf_wq_slot_begin(const struct bpf_wq_executor *e, __
 	__u64 generation = bpf_wq_read(slot->state) >> 32;
 	__u64 doublings;
 
-	if (!bpf_wq_slot_move(slot, generation, BPF_WQ_QUEUED, BPF_WQ_RUNNING)) {
+	if (!bpf_wq_slot_move(slot, generation, bpf_wq_queued(slot), BPF_WQ_RUNNING)) {
 		if ((__u32)bpf_wq_read(slot->state) == BPF_WQ_QUEUED_REFUSED)
 			bpf_wq_slot_free(e, index, slot);
 		else

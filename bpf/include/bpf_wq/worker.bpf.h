@@ -48,6 +48,21 @@ static __always_inline __u32 bpf_wq_bit_index(__u64 bit)
 }
 
 /*
+ * Whether a worker can be started from here: before 7.0 not in an NMI, which bpf_wq_start() looks
+ * at before it refuses the flags.
+ */
+static __always_inline int bpf_wq_may_wake(const struct bpf_wq_executor *e)
+{
+	struct bpf_wq_worker *worker;
+	__u32 first = 0;
+
+	if (!bpf_core_field_exists(struct bpf_work___bpf_wq, delete_work))
+		return 1;
+	worker = bpf_map_lookup_elem(e->workers, &first);
+	return worker && bpf_wq_start(&worker->work, 1) != -EOPNOTSUPP;
+}
+
+/*
  * Starts a worker, if one waits. Of the others each looks at the queue again before it waits. A
  * worker counts as waiting until it runs, so of jobs in quick succession all may start the same:
  * it starts the next when it takes a job and leaves some.
