@@ -22,7 +22,8 @@ pub struct Options {
     /// Not before so long. More than 146 years is that.
     pub delay: Duration,
     /// After all jobs of this key that were submitted before, and before all that come later. One
-    /// with a delay takes its place when it is due.
+    /// with a delay takes its place when it is due. As keys share lanes, after those of some other
+    /// keys, too.
     pub ordered_by: Option<u64>,
 }
 
@@ -40,7 +41,7 @@ pub enum Refusal {
     Draining,
     /// It was not armed (EINVAL).
     NotArmed,
-    /// The job is running (EBUSY).
+    /// The job is running, or is just being freed (EBUSY).
     Running,
     /// There is no such job, or no longer (ENOENT).
     Gone,

@@ -19,7 +19,9 @@
  *   -EOPNOTSUPP: in an NMI, before 7.0. Before 7.0 not for one that the kernel calls under a lock
  *   of the scheduler or of a workqueue, such as tp_btf/sched_switch: its CPU may hang.
  * - name_submit_with(&job, &options, &id), the same with a delay, an order, and an id.
- * - name_cancel(id): 0 if the job will not run, -EBUSY if it is running, -ENOENT if it has run.
+ * - name_cancel(id): 0 if the job will not run; -EBUSY if it is running, or is just being freed;
+ *   -ENOENT if it has run or was cancelled. -EOPNOTSUPP: a delayed one in an NMI before 7.0, which
+ *   stays.
  * - bpf_wq_arm_name, bpf_wq_submit_name and bpf_wq_cancel_name, SEC("syscall") programs for user
  *   space. The first one has to be run once after loading.
  * - name_gate, a map with the numbers of struct bpf_wq_gate, of jobs.
