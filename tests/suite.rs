@@ -39,6 +39,8 @@ mod lifecycle;
 mod lifecycle_drain;
 #[path = "suite/lint.rs"]
 mod lint;
+#[path = "suite/lint_targets.rs"]
+mod lint_targets;
 #[path = "suite/maps.rs"]
 mod maps;
 #[path = "suite/memory.rs"]
