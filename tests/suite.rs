@@ -23,6 +23,8 @@ mod executor;
 mod executor_cost;
 #[path = "suite/executor_load.rs"]
 mod executor_load;
+#[path = "suite/executor_stop.rs"]
+mod executor_stop;
 #[path = "suite/header.rs"]
 mod header;
 #[path = "suite/hid.rs"]
