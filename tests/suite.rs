@@ -65,5 +65,7 @@ mod stale_pins;
 mod starting;
 #[path = "suite/teardown.rs"]
 mod teardown;
+#[path = "suite/unpin.rs"]
+mod unpin;
 #[path = "suite/verifier.rs"]
 mod verifier;
