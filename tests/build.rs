@@ -8,8 +8,16 @@ use anyhow::{Context as _, Result};
 use libbpf_cargo::SkeletonBuilder;
 
 /// Those that the library loads.
-const SKELETONS: [&str; 7] =
-    ["added", "executor", "executor_cost", "executor_load", "lifecycle", "pin", "portable"];
+const SKELETONS: [&str; 8] = [
+    "added",
+    "executor",
+    "executor_cost",
+    "executor_load",
+    "executor_types",
+    "lifecycle",
+    "pin",
+    "portable",
+];
 
 fn main() -> Result<()> {
     let out = PathBuf::from(env::var_os("OUT_DIR").context("no OUT_DIR")?);

@@ -25,6 +25,8 @@ mod executor_cost;
 mod executor_load;
 #[path = "suite/executor_stop.rs"]
 mod executor_stop;
+#[path = "suite/executor_types.rs"]
+mod executor_types;
 #[path = "suite/header.rs"]
 mod header;
 #[path = "suite/hid.rs"]
