@@ -8,11 +8,12 @@ use anyhow::{Context as _, Result};
 use libbpf_cargo::SkeletonBuilder;
 
 /// Those that the library loads.
-const SKELETONS: [&str; 8] = [
+const SKELETONS: [&str; 9] = [
     "added",
     "executor",
     "executor_cost",
     "executor_load",
+    "executor_types",
     "executor_workers",
     "lifecycle",
     "pin",

@@ -23,6 +23,10 @@ mod executor;
 mod executor_cost;
 #[path = "suite/executor_load.rs"]
 mod executor_load;
+#[path = "suite/executor_stop.rs"]
+mod executor_stop;
+#[path = "suite/executor_types.rs"]
+mod executor_types;
 #[path = "suite/executor_workers.rs"]
 mod executor_workers;
 #[path = "suite/header.rs"]
@@ -41,6 +45,8 @@ mod lifecycle;
 mod lifecycle_drain;
 #[path = "suite/lint.rs"]
 mod lint;
+#[path = "suite/lint_targets.rs"]
+mod lint_targets;
 #[path = "suite/maps.rs"]
 mod maps;
 #[path = "suite/memory.rs"]
@@ -63,5 +69,7 @@ mod stale_pins;
 mod starting;
 #[path = "suite/teardown.rs"]
 mod teardown;
+#[path = "suite/unpin.rs"]
+mod unpin;
 #[path = "suite/verifier.rs"]
 mod verifier;

@@ -157,10 +157,16 @@ pub enum Fault {
         /// Whether the object cannot be loaded without the function.
         is_strong: bool,
     },
-    /// The program's function is not in this kernel.
+    /// What the program is attached to is not in this kernel: a function, an LSM hook, an iterator,
+    /// a tracepoint, a system call, or any function of a pattern. Found in the running kernel only,
+    /// but for functions that are known to have been renamed.
+    ///
+    /// Not looked for: what is in user space (uprobe, USDT), and another BPF program (freplace). Of
+    /// a tracepoint the group is not looked at; an event that a user has made is taken to be there
+    /// in a group such as kprobes, and to be missing in one of the user's own.
     NoAttachTarget {
-        /// The function.
-        function: String,
+        /// Its name, without that of its group.
+        target: String,
         /// Its other name, where it is known.
         instead: Option<&'static str>,
     },
@@ -257,7 +263,7 @@ impl Fault {
                 "attach to {name} here: leave the function out of SEC(), and set it before loading"
             ),
             Self::NoAttachTarget { instead: None, .. } => {
-                "attach to a function that this kernel has".to_owned()
+                "attach to one that this kernel has".to_owned()
             }
             Self::NotArmed { .. } => {
                 "call bpf_wq_init and bpf_wq_set_callback in a SEC(\"syscall\") program that is run once"
@@ -332,8 +338,8 @@ impl fmt::Display for Fault {
             Self::ForwardDeclared { name, .. } => {
                 write!(f, "the declaration names {name}, which is not defined")
             }
-            Self::NoAttachTarget { function, .. } => {
-                write!(f, "the kernel has no {function} to attach to")
+            Self::NoAttachTarget { target, .. } => {
+                write!(f, "the kernel has no {target} to attach to")
             }
             Self::NotArmed { program } => write!(
                 f,

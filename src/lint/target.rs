@@ -1,7 +1,7 @@
 //! The kernel that an object is checked against.
 
-use std::fs::File;
-use std::io::{BufRead as _, BufReader};
+use std::ffi::OsStr;
+use std::fs;
 
 use libbpf_rs::btf::types::{Func, Typedef};
 
@@ -21,8 +21,9 @@ pub struct Target {
 }
 
 impl Target {
-    /// The running kernel. Its BTF and list of symbols are asked for functions to attach to;
-    /// where they cannot be read, those are not checked. Works on any Linux, without privilege.
+    /// The running kernel. Its BTF and list of symbols are asked for functions and tracepoints to
+    /// attach to; where they cannot be read, those are not checked. Works on any Linux, without
+    /// privilege.
     ///
     /// # Errors
     ///
@@ -60,11 +61,12 @@ impl Target {
         }
     }
 
-    /// Whether the running kernel's BTF has a function; `None` if it cannot be found out.
-    pub(crate) fn has_function(&self, name: &str) -> Option<bool> {
+    /// Whether the running kernel's BTF has such a function; `None` if it cannot be found out.
+    pub(crate) fn has_function(&self, is_it: impl Fn(&str) -> bool) -> Option<bool> {
         let Answer::Yes(types) = self.running.as_ref()?.types() else { return None };
         let mut functions = types.type_by_kind::<Func<'_>>();
-        Some(functions.any(|function| function.name().is_some_and(|n| n == name)))
+        let is_it = |name: &OsStr| name.to_str().is_some_and(&is_it);
+        Some(functions.any(|function| function.name().is_some_and(is_it)))
     }
 
     /// Whether the running kernel's BTF has a typedef.
@@ -74,21 +76,30 @@ impl Target {
         Some(typedefs.any(|typedef| typedef.name().is_some_and(|n| n == name)))
     }
 
-    /// Where the running kernel has a symbol; `None` if it cannot be found out.
-    pub(crate) fn symbol(&self, name: &str) -> Option<Symbol> {
+    /// The running kernel's symbols; `None` if they cannot be read.
+    pub(crate) fn symbols(&self) -> Option<Symbols> {
         self.running.as_ref()?;
+        fs::read_to_string(SYMBOLS).ok().map(Symbols)
+    }
+}
+
+/// The list of a kernel's symbols, as it prints it, which takes it some time.
+pub(crate) struct Symbols(String);
+
+impl Symbols {
+    /// Where there is such a symbol.
+    pub(crate) fn place(&self, is_it: impl Fn(&str) -> bool) -> Symbol {
         let mut place = Symbol::Nowhere;
-        for line in BufReader::new(File::open(SYMBOLS).ok()?).lines() {
-            let line = line.ok()?;
+        for line in self.0.lines() {
             let mut words = line.split_whitespace().skip(2);
-            if words.next() == Some(name) {
+            if words.next().is_some_and(&is_it) {
                 match words.next() {
                     Some(_module) => place = Symbol::InModule,
-                    None => return Some(Symbol::InKernel),
+                    None => return Symbol::InKernel,
                 }
             }
         }
-        Some(place)
+        place
     }
 }
 

@@ -1,5 +1,6 @@
 //! Arming, draining and stopping, and what is counted.
 
+use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,6 +55,12 @@ fn load<'obj>(
 /// 0, or a negative errno.
 fn submit(object: &Object) -> i32 {
     run(object, "submit", &[]) as i32
+}
+
+/// How many of the programs have seen their event.
+fn ran<'obj>(armed: &Armed<'obj, LifecycleSkel<'obj>>) -> usize {
+    let bss = armed.skel().maps.bss_data.as_deref().expect("the section is mapped");
+    bss.events.iter().filter(|events| **events > 0).count()
 }
 
 fn counters<'obj>(armed: &Armed<'obj, LifecycleSkel<'obj>>) -> Counters {
@@ -200,6 +207,46 @@ fn drains() {
     let all = counters(&armed);
     assert_eq!((all.in_flight, all.running, all.longest), (0, 0, 2));
     assert_eq!((all.accepted, all.refused, all.done, all.failed), (2, 2, 2, 0));
+}
+
+/// Also one that was attached in another way, and kept.
+#[test_log::test]
+#[serial]
+fn drain_detaches() {
+    let statement = "drain detaches all programs: what they were attached to happens, and they \
+                     neither run nor submit";
+    rule("L-drain-detaches", GROUP, statement);
+    if !has_what_it_needs() {
+        return;
+    }
+    let page = Page::new(&[]);
+    page.answer();
+    let before = Ids::now();
+    let mut storage = MaybeUninit::uninit();
+    let open = lifecycle::open(&mut storage, &["fentry", "tp_btf"], page.pid(), page.address());
+    let loaded = bpf_wq::load(open, lifecycle::OBJECT).expect("it loads");
+    let mut armed = loaded.arm().expect("it arms");
+    armed.attach_with("tp_btf", |skel| skel.progs.tp_btf.attach_trace()).expect("it attaches");
+    armed.attach().expect("it attaches");
+    let links = || Ids::now().without(&before).links.len();
+    assert_eq!(links(), 2);
+    let happen = || {
+        tempfile::NamedTempFile::new().and_then(tempfile::NamedTempFile::close).expect("a file");
+        fs::write("/proc/self/comm", "renamed").expect("a name");
+    };
+    happen();
+    assert_eq!(ran(&armed), 2);
+    assert!(armed.drain(DEADLINE).is_complete());
+    assert_eq!(links(), 0);
+    let all = counters(&armed);
+    assert_eq!((all.accepted, all.refused, all.done), (2, 0, 2));
+
+    // Of all that happens only the first is submitted: let the next be the first.
+    let bss = armed.skel_mut().maps.bss_data.as_deref_mut().expect("the section is mapped");
+    bss.events.fill(0);
+    happen();
+    assert_eq!(ran(&armed), 0, "a program ran after the drain");
+    assert_eq!(counters(&armed), all);
 }
 
 /// A workqueue's work is pending once: rule 10.

@@ -97,13 +97,14 @@ fn tutorial_on_the_running_kernel() {
 }
 
 /// The objects of `bpf/tests/` in which there is something to find, as the tests below say.
-const FAULTY: [&str; 18] = [
+const FAULTY: [&str; 19] = [
     "api",
     "by_hand_6_10",
     "by_hand_6_11",
     "by_hand_7_0",
     "contexts",
     "elements",
+    "executor_types",
     "lifecycle",
     "lint",
     "maps",
@@ -255,7 +256,6 @@ fn program_types() {
     let late_running = late[..8].iter().filter(|name| !name.ends_with("_s"));
     let late_running: Vec<_> = late_running.map(|name| running(name)).collect();
     let refused = late.map(|name| (name, "program-type", Refused));
-    let locked = ("type_tp_btf", "starts-under-lock", Hang);
     let others = [
         "action",
         "cgroup_connect4",
@@ -289,8 +289,12 @@ fn program_types() {
     ];
     let others = others.map(|kind| format!("type_{kind}"));
     let others: Vec<_> = others.iter().map(|name| running(name)).collect();
-    assert_found("program_types", "6.19", &[&refused[..], &[locked], &others].concat());
+    assert_found("program_types", "6.19", &[&refused[..], &others].concat());
     assert_found("program_types", "7.0", &[late_running, others].concat());
+    // An executor is armed by another program.
+    assert_found("executor_types", "6.19", &refused[..8]);
+    assert_found("executor_types", "7.0", &[]);
+    assert_dangers("executor_types", &opened("executor_types"), "6.19", &[]);
 }
 
 /// Rule 9-sched.

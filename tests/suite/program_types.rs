@@ -4,16 +4,12 @@ use libbpf_rs::{MapCore as _, MapFlags, Object, ProgramInput};
 use rstest::rstest;
 use serial_test::serial;
 
-use crate::support::loading::Verdict::{Loads, Refused};
-use crate::support::loading::{
-    FROM_THE_FIRST, History, assert_verdict, load_alone, on_this_kernel, open,
-};
+use crate::support::loading::Verdict::Refused;
+use crate::support::loading::{assert_verdict, load_alone, on_this_kernel, open};
+use crate::support::program_types::{FRAME, OF_TRACING, needs_their_config};
 use crate::support::{answer, eventually, is_before, needs_bpf_wq, needs_config, rule};
 
 const GROUP: &str = "Which program types may use a bpf_wq";
-
-/// An Ethernet frame with nothing in it, and the smallest that all test runs take.
-const FRAME: [u8; 64] = [0; 64];
 
 /// How the program of one type is declared, such as `fentry.s`.
 fn section_of(name: &str) -> String {
@@ -22,24 +18,6 @@ fn section_of(name: &str) -> String {
     let found = open.progs().find(|p| p.name() == program.as_str()).expect("the program");
     let section = found.section().to_str().expect("sections are ASCII");
     section.trim_end_matches("/bpf_fentry_test1").to_owned()
-}
-
-/// What a kernel has to be built with to run programs of some types, by how their names begin.
-const OPTIONS: [(&str, &[&str]); 6] = [
-    ("CONFIG_BPF_LSM", &["lsm"]),
-    ("CONFIG_CGROUP_BPF", &["cgroup_", "lsm_cgroup", "sockops"]),
-    ("CONFIG_LWTUNNEL_BPF", &["lwt_in", "lwt_out", "lwt_xmit"]),
-    ("CONFIG_IPV6_SEG6_BPF", &["lwt_seg6local"]),
-    ("CONFIG_NETFILTER_BPF_LINK", &["netfilter"]),
-    ("CONFIG_BPF_EVENTS", &["kprobe", "uprobe", "tracepoint", "raw_tp", "perf_event"]),
-];
-
-fn needs_its_config(name: &str) -> bool {
-    let needed = |types: &[&str]| types.iter().any(|kind| name.starts_with(kind));
-    OPTIONS
-        .iter()
-        .filter(|(_, types)| needed(types))
-        .all(|(option, _)| needs_config(option, "programs of this type run only with it"))
 }
 
 /// Loads the program of one type.
@@ -78,7 +56,7 @@ fn load_type(name: &str) -> Object {
 #[serial]
 fn may(#[case] name: &str) {
     rule(&format!("T-{name}"), GROUP, &format!("{}: loads", section_of(name)));
-    if needs_bpf_wq() && needs_its_config(name) {
+    if needs_bpf_wq() && needs_their_config(&[name]) {
         load_type(name);
     }
 }
@@ -102,7 +80,7 @@ fn may_and_the_callback_runs(#[case] name: &str, #[case] data: &[u8]) {
         GROUP,
         &format!("{}: loads, and the callback runs", section_of(name)),
     );
-    if !needs_bpf_wq() || !needs_its_config(name) {
+    if !needs_bpf_wq() || !needs_their_config(&[name]) {
         return;
     }
     let object = load_type(name);
@@ -126,10 +104,6 @@ fn run(object: &Object, data: &[u8]) {
     });
 }
 
-/// What programs of the tracing types are told before 7.0 (19bd300e22c2).
-const TRACING: History =
-    &[(FROM_THE_FIRST, Refused("-EINVAL", "tracing progs cannot use bpf_wq yet")), ((7, 0), Loads)];
-
 #[rstest]
 #[case("kprobe")]
 #[case("kprobe_multi")]
@@ -143,7 +117,7 @@ const TRACING: History =
 #[serial]
 fn may_since_7_0(#[case] name: &str) {
     rule(&format!("T-{name}"), GROUP, &format!("{}: loads", section_of(name)));
-    if needs_bpf_wq() && needs_its_config(name) {
+    if needs_bpf_wq() && needs_their_config(&[name]) {
         tracing(&format!("type_{name}"));
     }
 }
@@ -153,14 +127,14 @@ fn may_since_7_0(#[case] name: &str) {
 #[serial]
 fn may_look_up_since_7_0() {
     rule("T-kprobe-map", GROUP, "a kprobe may use a map that holds a bpf_wq, if only to look up");
-    if needs_bpf_wq() && needs_its_config("kprobe") {
+    if needs_bpf_wq() && needs_their_config(&["kprobe"]) {
         tracing("only_looks_up");
     }
 }
 
 #[track_caller]
 fn tracing(program: &str) {
-    let verdict = on_this_kernel(TRACING);
+    let verdict = on_this_kernel(OF_TRACING);
     assert_verdict(&load_alone("program_types", program), verdict);
     if let Refused(errno, words) = verdict {
         answer(&format!("no: {errno}, {words}"));
@@ -175,7 +149,7 @@ fn timer_beside_it_is_what_is_refused() {
     rule("T-kprobe-timer", GROUP, statement);
     if needs_bpf_wq()
         && is_before((7, 0), "kprobes may use both since 7.0 (19bd300e22c2)")
-        && needs_its_config("kprobe")
+        && needs_their_config(&["kprobe"])
     {
         let words = "tracing progs cannot use bpf_timer yet";
         let refused = load_alone("program_types", "looks_up_with_timer");

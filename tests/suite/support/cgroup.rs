@@ -36,7 +36,8 @@ impl Cgroup {
         result
     }
 
-    fn path(&self) -> PathBuf {
+    /// Its directory.
+    pub fn path(&self) -> PathBuf {
         self.mount.path().join(&self.name)
     }
 

@@ -13,6 +13,7 @@ pub mod loopback;
 pub mod noise;
 pub mod pin;
 pub mod process;
+pub mod program_types;
 pub mod restricted;
 pub mod running;
 pub mod teardown;
