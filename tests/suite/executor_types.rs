@@ -15,8 +15,9 @@ use serial_test::serial;
 
 use crate::support::cgroup::Cgroup;
 use crate::support::loading::Verdict::{self, Loads, Refused};
+use crate::support::loading::{FROM_THE_FIRST, History};
 use crate::support::loading::{assert_verdict, load_alone, on_this_kernel, open};
-use crate::support::program_types::{FRAME, OF_TRACING, is_tracing, needs_their_config};
+use crate::support::program_types::{FRAME, is_tracing, needs_their_config};
 use crate::support::{
     DEADLINE, answer, eventually, loads, loopback, needs, needs_bpf_wq, needs_config, rule,
 };
@@ -38,6 +39,10 @@ const GROUP: &str = "The executor";
 
 /// As many jobs does a program submit at most.
 const MOST: usize = 8;
+
+/// Before 7.0 (19bd300e22c2), of an executor's workers or of its timers: of what clang names first.
+const OF_TRACING: History =
+    &[(FROM_THE_FIRST, Refused("-EINVAL", "tracing progs cannot use bpf_")), ((7, 0), Loads)];
 
 /// The names in `bpf/tests/program_types.h`.
 fn types_of(object: &str) -> BTreeSet<String> {

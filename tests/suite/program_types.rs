@@ -4,12 +4,17 @@ use libbpf_rs::{MapCore as _, MapFlags, Object, ProgramInput};
 use rstest::rstest;
 use serial_test::serial;
 
-use crate::support::loading::Verdict::Refused;
+use crate::support::loading::Verdict::{Loads, Refused};
+use crate::support::loading::{FROM_THE_FIRST, History};
 use crate::support::loading::{assert_verdict, load_alone, on_this_kernel, open};
-use crate::support::program_types::{FRAME, OF_TRACING, needs_their_config};
+use crate::support::program_types::{FRAME, needs_their_config};
 use crate::support::{answer, eventually, is_before, needs_bpf_wq, needs_config, rule};
 
 const GROUP: &str = "Which program types may use a bpf_wq";
+
+/// What programs of the tracing types are told before 7.0 (19bd300e22c2).
+const OF_TRACING: History =
+    &[(FROM_THE_FIRST, Refused("-EINVAL", "tracing progs cannot use bpf_wq yet")), ((7, 0), Loads)];
 
 /// How the program of one type is declared, such as `fentry.s`.
 fn section_of(name: &str) -> String {

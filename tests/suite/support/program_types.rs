@@ -1,7 +1,5 @@
 //! The types of programs in `bpf/tests/program_types.h`, by their names there.
 
-use super::loading::Verdict::{Loads, Refused};
-use super::loading::{FROM_THE_FIRST, History};
 use super::needs_config;
 
 /// An Ethernet frame with nothing in it, and the smallest that all test runs take.
@@ -9,10 +7,6 @@ pub const FRAME: [u8; 64] = [0; 64];
 
 /// Those that may use no workqueue before 7.0 (19bd300e22c2), by how their names begin.
 const TRACING: &[&str] = &["kprobe", "uprobe", "tracepoint", "raw_tp", "perf_event"];
-
-/// What programs of the tracing types are told before 7.0 (19bd300e22c2).
-pub const OF_TRACING: History =
-    &[(FROM_THE_FIRST, Refused("-EINVAL", "tracing progs cannot use bpf_wq yet")), ((7, 0), Loads)];
 
 /// What a kernel has to be built with to run programs of some types, by how their names begin.
 const OPTIONS: [(&str, &[&str]); 6] = [
