@@ -9,7 +9,8 @@ use std::time::Duration;
 use bpf_wq_tests::{Running, eventually, needs_bpf_wq, needs_config};
 use nix::sys::signal::Signal;
 use rate_limit::flood::{Flood, KNOWN};
-use rate_limit::limiter::{Limiter, Limits, Numbers};
+use rate_limit::limiter::{Limiter, Limits};
+use rate_limit::maps::Numbers;
 use rate_limit::network::{LIMITED, Network, received};
 use serial_test::serial;
 
@@ -97,7 +98,7 @@ fn what_is_over_the_rate_is_dropped_of_each_source() {
 /// Sends some, and waits until they are seen: more than 256 at a time do not fit into a veth.
 fn go_on(flood: &mut Flood<'_>, limiter: &Limiter) -> Numbers {
     flood.go_on().expect("it is sent");
-    seen(limiter, u64::from(flood.spoofed) + flood.known_sent)
+    seen(limiter, flood.sent())
 }
 
 /// Half of what it may send, and none of it is lost.
@@ -119,7 +120,7 @@ fn a_flood_of_spoofed_sources_takes_no_more_memory_and_nothing_from_a_known_one(
     let before = numbers(&limiter);
     let mut flood = Flood::new(&network, KNOWN_PERIOD).expect("sockets");
     // It is known before it begins.
-    flood.known().expect("it is sent");
+    flood.known.go_on().expect("it is sent");
     let mut most = 0;
     while flood.spoofed < SPOOFED {
         let now = go_on(&mut flood, &limiter);
@@ -127,8 +128,8 @@ fn a_flood_of_spoofed_sources_takes_no_more_memory_and_nothing_from_a_known_one(
     }
     let after = numbers(&limiter);
     eventually("all of the known source comes through", || {
-        flood.receive().expect("it can be read");
-        (flood.known_received == flood.known_sent).then_some(())
+        flood.known.receive().expect("it can be read");
+        (flood.known.received == flood.known.sent).then_some(())
     });
     assert!(most <= 1024, "{most} sources at a time");
     assert!(after.removed > 1024, "{after:?}");
@@ -160,7 +161,7 @@ fn without_cleaning_up_a_source_that_comes_late_is_lost() {
     for _ in 0..10 {
         network.send(KNOWN, PORT).expect("it is sent");
     }
-    let now = seen(&limiter, u64::from(flood.spoofed) + flood.known_sent + 10);
+    let now = seen(&limiter, flood.sent() + 10);
     let came = received(&receiver).expect("it can be read");
     assert!(came < 10, "{came} of 10 came through: {now:?}");
     // Its sweep is due in 49 days.
