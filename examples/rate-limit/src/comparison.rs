@@ -19,25 +19,25 @@ use serde::Serialize;
 pub enum Cleaning {
     /// A workqueue, as the limiter has it.
     Workqueue,
-    /// A timer of each bucket.
-    Timer,
     /// A loop in a process.
     UserSpace,
+    /// A timer of each bucket.
+    Timer,
     /// Nobody.
     Nobody,
 }
 
 impl Cleaning {
-    /// Each of them. The first is what the others are compared with.
-    pub const ALL: [Self; 4] = [Self::Nobody, Self::Workqueue, Self::Timer, Self::UserSpace];
+    /// Each of them.
+    pub const ALL: [Self; 4] = [Self::Workqueue, Self::UserSpace, Self::Timer, Self::Nobody];
 }
 
 impl fmt::Display for Cleaning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Workqueue => "workqueue",
-            Self::Timer => "timer an entry",
             Self::UserSpace => "user space",
+            Self::Timer => "timer an entry",
             Self::Nobody => "nobody",
         })
     }

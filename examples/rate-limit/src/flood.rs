@@ -11,7 +11,7 @@ const SINK_PORT: u16 = 9;
 const KNOWN_PORT: u16 = 10;
 
 /// Spoofed packets between two looks at the clock.
-pub const BATCH: u32 = 64;
+const BATCH: u32 = 64;
 
 /// The known source, which is none of the spoofed ones.
 pub const KNOWN: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 128, 0, 1));
@@ -75,7 +75,12 @@ impl<'a> Flood<'a> {
 
     /// Sends some spoofed packets, and what is due of the known source.
     pub fn go_on(&mut self) -> Result<()> {
-        for _ in 0..BATCH {
+        self.go_on_by(BATCH)
+    }
+
+    /// The same, with so many of the spoofed ones.
+    pub fn go_on_by(&mut self, spoofed_packets: u32) -> Result<()> {
+        for _ in 0..spoofed_packets {
             self.network.send(spoofed(self.spoofed), SINK_PORT)?;
             self.spoofed += 1;
         }

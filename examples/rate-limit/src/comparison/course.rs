@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::at_work::AtWork;
 use super::memory::Memory;
 use super::{Cleaning, until};
-use crate::flood::{BATCH, Flood, Steady};
+use crate::flood::{Flood, Steady};
 use crate::limiter::Limits;
 use crate::network::Network;
 
@@ -22,17 +22,20 @@ const SILENCE: Duration = Duration::from_secs(1);
 /// Half of it: when a source comes that nobody knows yet, and when a process is killed.
 pub const LATE: Duration = Duration::from_secs(2);
 
+/// Spoofed packets: more than 256 at a time do not fit into a veth.
+const MOST_AT_ONCE: u32 = 128;
+
 const SAMPLE: Duration = Duration::from_millis(25);
 
 /// Spoofed packets a second.
-pub const SPOOFED: u32 = 1000;
+pub const SPOOFED: u32 = 500;
 
 /// What a source may send. Both of those that are none of the flood's send half of it.
 pub const RATE: NonZeroU32 = NonZeroU32::new(100).unwrap();
 
-/// As many as are spoofed until a source comes that is late: there is no place for it, where nobody
+/// Fewer than are spoofed until a source comes that is late: there is no place for it, where nobody
 /// cleans up.
-pub const SOURCES: NonZeroU32 = NonZeroU32::new(1500).unwrap();
+pub const SOURCES: NonZeroU32 = NonZeroU32::new(750).unwrap();
 
 /// None of those that are spoofed, or known.
 const LATE_SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 128, 0, 2));
@@ -65,6 +68,8 @@ pub struct Course {
     pub cleaning: Cleaning,
     /// Whether the process was killed, at [`LATE`].
     pub is_killed: bool,
+    /// Memory of an entry.
+    pub entry_bytes: u64,
     /// One after the other.
     pub samples: Vec<Sample>,
     /// Spoofed packets that were sent.
@@ -123,11 +128,8 @@ fn flood(
             break;
         }
         if now < FLOOD {
-            if now.as_secs_f64() * f64::from(SPOOFED) >= f64::from(flood.spoofed + BATCH) {
-                flood.go_on()?;
-            } else {
-                flood.known.go_on()?;
-            }
+            let due = (now.as_secs_f64() * f64::from(SPOOFED)) as u32;
+            flood.go_on_by(due.saturating_sub(flood.spoofed).min(MOST_AT_ONCE))?;
         }
         if now >= LATE && late.is_none() {
             late = Some(Steady::new(network, LATE_SOURCE, LATE_PORT, period)?);
@@ -139,7 +141,6 @@ fn flood(
         if let Some(late) = late.as_mut().filter(|_| now < FLOOD) {
             late.go_on()?;
         }
-        // More than 256 at a time do not fit into a veth.
         let sent = flood.sent() + late.as_ref().map_or(0, |late| late.sent);
         until("all packets are seen", || Ok(maps.seen()? >= sent))?;
     }
@@ -149,5 +150,6 @@ fn flood(
     };
     let known = fate(&mut flood.known)?;
     let late = fate(&mut late.context("the flood ended before its middle")?)?;
-    Ok(Course { cleaning, is_killed, samples, spoofed: flood.spoofed, known, late })
+    let entry_bytes = memory.entry_bytes();
+    Ok(Course { cleaning, is_killed, entry_bytes, samples, spoofed: flood.spoofed, known, late })
 }

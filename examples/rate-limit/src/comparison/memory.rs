@@ -35,6 +35,11 @@ impl<'a> Memory<'a> {
         Ok(Self { timer: timer.context("no type of the kernel's timers")?.size() as u64, ..self })
     }
 
+    /// Of each entry, with its timer.
+    pub fn entry_bytes(&self) -> u64 {
+        self.entry + self.timer
+    }
+
     /// Entries, and their bytes with those of the empty map.
     pub fn now(&self) -> Result<(u64, u64)> {
         let bytes = bytes(&self.maps.buckets)?;

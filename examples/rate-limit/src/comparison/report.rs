@@ -8,9 +8,9 @@ use anyhow::{Context as _, Result};
 use figures::{Axis, Scale, plot};
 use serde::Serialize;
 
-use super::Machine;
 use super::cost::Cost;
 use super::course::{Course, Sample};
+use super::{Cleaning, Machine};
 
 /// Everything, as the JSON file has it.
 #[derive(Serialize)]
@@ -53,20 +53,22 @@ pub fn write(to: &Path, machine: &Machine, costs: &[Cost], courses: &[Course]) -
 
 /// What a packet costs: first how much more than where nobody cleans up.
 pub fn costs(costs: &[Cost]) -> Result<String> {
+    let nobody = costs.iter().find(|cost| cost.cleaning == Cleaning::Nobody);
+    let nobody = nobody.context("nothing to compare with")?;
     let mut table = String::from(
-        "| cleaned up by | known source | new source | known: median | new: median | new: p99 |\n\
-         |---|---|---|---|---|---|\n",
+        "| cleaned up by | known source | new source | known: median | new: median | mean | p99 |\n\
+         |---|---|---|---|---|---|---|\n",
     );
-    let nobody = costs.first().context("no costs")?;
     for cost in costs {
         writeln!(
             table,
-            "| {} | {:.2} | {:.2} | {:.0} | {:.0} | {:.0} |",
+            "| {} | {:.2} | {:.2} | {:.0} | {:.0} | {:.0} | {:.0} |",
             cost.cleaning,
             cost.known / nobody.known,
             cost.new / nobody.new,
             cost.known,
             cost.new,
+            cost.new_mean,
             cost.new_p99
         )?;
     }
@@ -76,17 +78,18 @@ pub fn costs(costs: &[Cost]) -> Result<String> {
 /// What was kept, and lost.
 pub fn courses(courses: &[Course]) -> Result<String> {
     let mut table = String::from(
-        "| cleaned up by | spoofed | most entries | most kB | left | known: lost of | late: lost of |\n\
-         |---|---|---|---|---|---|---|\n",
+        "| cleaned up by | spoofed | most entries | bytes an entry | most kB | left | known: lost of | late: lost of |\n\
+         |---|---|---|---|---|---|---|---|\n",
     );
     for course in courses {
         writeln!(
             table,
-            "| {}{} | {} | {} | {:.0} | {} | {} of {} | {} of {} |",
+            "| {}{} | {} | {} | {} | {:.0} | {} | {} of {} | {} of {} |",
             course.cleaning,
             if course.is_killed { ", killed" } else { "" },
             course.spoofed,
             course.most(|sample| sample.entries),
+            course.entry_bytes,
             course.most(|sample| sample.bytes) as f64 / 1000.0,
             course.left(),
             course.known.lost,
