@@ -6,7 +6,6 @@ pub mod course;
 mod memory;
 pub mod report;
 
-use std::fmt;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -30,16 +29,15 @@ pub enum Cleaning {
 impl Cleaning {
     /// Each of them.
     pub const ALL: [Self; 4] = [Self::Workqueue, Self::UserSpace, Self::Timer, Self::Nobody];
-}
 
-impl fmt::Display for Cleaning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Workqueue => "workqueue",
             Self::UserSpace => "user space",
             Self::Timer => "timer an entry",
             Self::Nobody => "nobody",
-        })
+        }
     }
 }
 

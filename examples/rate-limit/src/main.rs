@@ -201,7 +201,8 @@ fn compare(only: Option<Figure>) -> Result<()> {
     if is_wanted(Figure::Cost) {
         costs = cost::measure()?;
         println!(
-            "What a packet costs in XDP: as a part of what it costs where nobody cleans up; in ns.\n\n{}",
+            "What a packet costs in XDP: as a multiple of what it costs where nobody cleans up, \
+             and in ns.\n\n{}",
             report::costs(&costs)?
         );
     }
@@ -218,8 +219,9 @@ fn compare(only: Option<Figure>) -> Result<()> {
             courses.push(course::measure(&network, cleaning, is_killed)?);
         }
         println!(
-            "A flood of 4 s, {} spoofed sources a second, {} places, {} packets a second of each: \
-             what was kept and lost.\n\n{}",
+            "A flood of {:?}, of {} spoofed sources a second; {} places, and {} packets a second \
+             of each source: what was kept, and what others lost.\n\n{}",
+            course::FLOOD,
             course::SPOOFED,
             course::SOURCES,
             course::RATE,
@@ -231,7 +233,7 @@ fn compare(only: Option<Figure>) -> Result<()> {
 
 fn sweep(map: u32, sweep_ms: NonZeroU32) -> Result<()> {
     let buckets = MapHandle::from_map_id(map).with_context(|| format!("there is no map {map}"))?;
-    // Whoever wants it has been killed.
+    // It goes on for nobody when who has started it is killed.
     prctl::set_pdeathsig(Signal::SIGINT)?;
     eprintln!("removes buckets every {sweep_ms} ms");
     while !IS_OVER.load(Ordering::Relaxed) {

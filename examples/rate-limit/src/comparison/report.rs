@@ -5,11 +5,11 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use figures::{Axis, Scale, plot};
+use figures::{Axis, Line, Scale, plot};
 use serde::Serialize;
 
 use super::cost::Cost;
-use super::course::{Course, Sample};
+use super::course::{Course, FLOOD, LATE, Sample};
 use super::{Cleaning, Machine};
 
 /// Everything, as the JSON file has it.
@@ -25,25 +25,24 @@ pub fn write(to: &Path, machine: &Machine, costs: &[Cost], courses: &[Course]) -
     let json = to.join("rate-limit.json");
     let text = serde_json::to_string_pretty(&Report { machine, costs, courses })? + "\n";
     fs::write(&json, text).with_context(|| format!("cannot write {}", json.display()))?;
-    let of = |is_killed| courses.iter().filter(move |course| course.is_killed == is_killed);
     let entries: fn(&Sample) -> f64 = |sample| sample.entries as f64;
     let kilobytes: fn(&Sample) -> f64 = |sample| sample.bytes as f64 / 1000.0;
+    let killed = format!("Sources that are tracked, a process killed after {LATE:?}");
     for (file, title, y, is_killed, value) in [
         ("entries", "Sources that are tracked", "entries", false, entries),
         ("memory", "Memory of the sources that are tracked", "kB", false, kilobytes),
-        ("killed", "The same, its process killed after 2 s", "entries", true, entries),
+        ("killed", &killed, "entries", true, entries),
     ] {
         let line = |course: &Course| {
             let points = course.samples.iter().map(|sample| (sample.seconds, value(sample)));
-            (course.cleaning.to_string(), points.collect())
+            (course.cleaning.name(), points.collect())
         };
-        let lines: Vec<(String, Vec<_>)> = of(is_killed).map(line).collect();
-        let lines: Vec<_> =
-            lines.iter().map(|(name, points)| (name.as_str(), points.clone())).collect();
+        let shown = courses.iter().filter(|course| course.is_killed == is_killed);
+        let lines: Vec<Line<'_>> = shown.map(line).collect();
         if lines.is_empty() {
             continue;
         }
-        let title = format!("{title}: a flood of 4 s, Linux {}", machine.kernel);
+        let title = format!("{title}: a flood of {FLOOD:?}, Linux {}", machine.kernel);
         let x = Axis { name: "seconds", scale: Scale::Linear };
         let y = Axis { name: y, scale: Scale::Linear };
         plot(&to.join(format!("rate-limit-{file}.svg")), &title, x, y, &lines)?;
@@ -63,7 +62,7 @@ pub fn costs(costs: &[Cost]) -> Result<String> {
         writeln!(
             table,
             "| {} | {:.2} | {:.2} | {:.0} | {:.0} | {:.0} | {:.0} |",
-            cost.cleaning,
+            cost.cleaning.name(),
             cost.known / nobody.known,
             cost.new / nobody.new,
             cost.known,
@@ -85,7 +84,7 @@ pub fn courses(courses: &[Course]) -> Result<String> {
         writeln!(
             table,
             "| {}{} | {} | {} | {} | {:.0} | {} | {} of {} | {} of {} |",
-            course.cleaning,
+            course.cleaning.name(),
             if course.is_killed { ", killed" } else { "" },
             course.spoofed,
             course.most(|sample| sample.entries),
