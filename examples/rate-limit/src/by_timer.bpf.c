@@ -11,10 +11,13 @@ struct entry {
 
 #define CLOCK_MONOTONIC 1
 
-static __always_inline void forget(const struct source *source)
+static __always_inline long forget(const struct source *source)
 {
-	if (!bpf_map_delete_elem(&buckets, source))
+	long err = bpf_map_delete_elem(&buckets, source);
+
+	if (!err)
 		bpf_wq_add(tracked.removed, 1);
+	return err;
 }
 
 /* Runs in a timer's interrupt. */
@@ -24,8 +27,9 @@ static int forget_if_full(void *map, struct source *source, struct entry *entry)
 
 	if (full_at > now)
 		bpf_timer_start(&entry->timer, full_at - now, 0);
-	else
-		forget(source);
+	else if (forget(source))
+		/* The map's lock was not to be had: since 6.15 that may be so. */
+		bpf_timer_start(&entry->timer, limits.token_ns, 0);
 	return 0;
 }
 

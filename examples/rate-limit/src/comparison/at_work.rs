@@ -1,11 +1,11 @@
 //! A limiter that is attached, and the process that it needs.
 
 use std::env;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use libbpf_rs::MapCore as _;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -76,36 +76,58 @@ impl AnyLimiter {
 }
 
 /// This program, with other arguments. It is interrupted when this is dropped.
-pub struct Process(Child);
+pub struct Process {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+    said: String,
+}
 
 impl Process {
     /// It says a line when it is at work.
     fn start(arguments: &[&str]) -> Result<Self> {
         let mut command = Command::new(env::current_exe()?);
         command.args(arguments).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = Self(command.spawn().context("cannot run this program again")?);
-        let mut says = String::new();
-        let stderr = child.0.stderr.as_mut().context("piped")?;
-        BufReader::new(stderr).read_line(&mut says)?;
-        ensure!(child.0.try_wait()?.is_none(), "{}", says.trim());
-        Ok(child)
+        let mut child = command.spawn().context("cannot run this program again")?;
+        let stderr = BufReader::new(child.stderr.take().context("piped")?);
+        let mut process = Self { child, stderr, said: String::new() };
+        process.stderr.read_line(&mut process.said)?;
+        process.lives()?;
+        Ok(process)
     }
 
+    /// Ends it.
     pub fn end_by(mut self, signal: Signal) -> Result<()> {
-        ensure!(self.0.try_wait()?.is_none(), "the process has ended by itself");
-        kill(Pid::from_raw(self.0.id().try_into()?), signal)?;
-        let status = self.0.wait()?;
-        ensure!(signal == Signal::SIGKILL || status.success(), "the process: {status}");
+        self.lives()?;
+        self.send(signal)?;
+        let status = self.child.wait()?;
+        ensure!(signal == Signal::SIGKILL || status.success(), "{status}: {}", self.said());
         Ok(())
+    }
+
+    fn lives(&mut self) -> Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("a process has ended by itself, {status}: {}", self.said());
+        }
+        Ok(())
+    }
+
+    /// All that it has said before it ended.
+    fn said(&mut self) -> &str {
+        let _what_is_there = self.stderr.read_to_string(&mut self.said);
+        self.said.trim()
+    }
+
+    fn send(&self, signal: Signal) -> Result<()> {
+        Ok(kill(Pid::from_raw(self.child.id().try_into()?), signal)?)
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
         // Its number is another's after it was waited for.
-        if let Ok(None) = self.0.try_wait() {
-            let _sent = kill(Pid::from_raw(self.0.id() as i32), Signal::SIGINT);
-            let _status = self.0.wait();
+        if let Ok(None) = self.child.try_wait() {
+            let _sent = self.send(Signal::SIGINT);
+            let _status = self.child.wait();
         }
     }
 }

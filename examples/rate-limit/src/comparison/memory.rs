@@ -3,7 +3,8 @@
 use anyhow::{Context as _, Result};
 use libbpf_rs::btf::types::Struct;
 use libbpf_rs::btf::{Btf, HasSize as _};
-use libbpf_rs::{MapCore as _, MapFlags};
+use libbpf_rs::libbpf_sys::bpf_map_create_opts;
+use libbpf_rs::{MapCore as _, MapFlags, MapHandle, MapType};
 
 use crate::maps::{Maps, bytes};
 
@@ -16,15 +17,19 @@ pub struct Memory<'a> {
 }
 
 impl<'a> Memory<'a> {
-    /// Of a map that is empty, and to which no packet comes yet.
+    /// How much an entry has is seen in a map of the same sizes: of this one somebody may remove it.
     pub fn of(maps: &'a Maps) -> Result<Self> {
-        let buckets = &maps.buckets;
-        let empty = bytes(buckets)?;
-        let source = vec![0; buckets.key_size() as usize];
-        let value = vec![0; buckets.value_size() as usize];
-        buckets.update(&source, &value, MapFlags::ANY)?;
-        let entry = bytes(buckets)?.checked_sub(empty).filter(|bytes| *bytes > 0);
-        buckets.delete(&source)?;
+        let info = maps.buckets.info()?.info;
+        let flags = bpf_map_create_opts {
+            sz: size_of::<bpf_map_create_opts>() as _,
+            map_flags: info.map_flags,
+            ..Default::default()
+        };
+        let (key, value, entries) = (info.key_size, info.value_size, info.max_entries);
+        let like = MapHandle::create(MapType::Hash, None::<&str>, key, value, entries, &flags)?;
+        let empty = bytes(&like)?;
+        like.update(&vec![0; key as usize], &vec![0; value as usize], MapFlags::ANY)?;
+        let entry = bytes(&like)?.checked_sub(empty).filter(|bytes| *bytes > 0);
         Ok(Self { maps, empty, entry: entry.context("the kernel counts no memory")?, timer: 0 })
     }
 
