@@ -28,7 +28,7 @@ static int forget_if_full(void *map, struct source *source, struct entry *entry)
 	if (full_at > now)
 		bpf_timer_start(&entry->timer, full_at - now, 0);
 	else if (forget(source))
-		/* The map's lock was not to be had: since 6.15 that may be so. */
+		/* Such as -EBUSY: the lock of the map was not to be had. */
 		bpf_timer_start(&entry->timer, limits.token_ns, 0);
 	return 0;
 }
