@@ -98,8 +98,10 @@ pub fn measure(network: &Network, cleaning: Cleaning, is_killed: bool) -> Result
     let limits = Limits { rate: RATE, sources: SOURCES, ..Limits::DEFAULT };
     let mut at_work = AtWork::start(cleaning, &limits)?;
     let course = flood(network, cleaning, is_killed, &mut at_work);
-    at_work.stop()?;
-    course
+    let stopped = at_work.stop();
+    // What came first is the one to tell of.
+    let course = course?;
+    stopped.map(|()| course)
 }
 
 fn flood(
