@@ -1,15 +1,22 @@
-//! Compiles the BPF program.
+//! Compiles the BPF programs.
 
 use std::{env, error::Error, path::PathBuf};
 
+use libbpf_cargo::SkeletonBuilder;
+
 fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    println!("cargo::rerun-if-changed=src/limit.h");
-    println!("cargo::rerun-if-changed=src/rate_limit.bpf.c");
-    libbpf_cargo::SkeletonBuilder::new()
-        .source("src/rate_limit.bpf.c")
-        .obj(out.join("rate_limit.bpf.o"))
-        .clang_args(["-I".as_ref(), bpf_wq::include_dir().as_os_str()])
-        .build_and_generate(out.join("rate_limit.skel.rs"))?;
+    for name in ["rate_limit", "uncleaned", "by_timer"] {
+        let source = format!("src/{name}.bpf.c");
+        println!("cargo::rerun-if-changed={source}");
+        SkeletonBuilder::new()
+            .source(source)
+            .obj(out.join(format!("{name}.bpf.o")))
+            .clang_args(["-I".as_ref(), bpf_wq::include_dir().as_os_str()])
+            .build_and_generate(out.join(format!("{name}.skel.rs")))?;
+    }
+    for header in ["src/limit.h", "src/tracked.h"] {
+        println!("cargo::rerun-if-changed={header}");
+    }
     Ok(())
 }

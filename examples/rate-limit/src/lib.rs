@@ -1,9 +1,13 @@
 //! So many packets a second of each source address pass an interface, and the others are dropped,
 //! in memory that is bounded: a `bpf_wq` removes what is not needed any more.
 
+pub mod comparison;
 pub mod flood;
 pub mod limiter;
+pub mod maps;
 pub mod network;
+pub mod others;
+pub mod sweeper;
 
 #[expect(
     clippy::allow_attributes_without_reason,

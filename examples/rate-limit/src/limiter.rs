@@ -3,21 +3,21 @@
 use std::fs;
 use std::mem::MaybeUninit;
 use std::num::NonZeroU32;
-use std::os::fd::{AsFd, AsRawFd as _};
+use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use bpf_wq::{Drained, Pinned};
 use libbpf_rs::skel::SkelBuilder as _;
-use libbpf_rs::{MapCore, MapFlags, MapHandle, Xdp, XdpFlags};
+use libbpf_rs::{MapCore as _, Xdp, XdpFlags};
 use nix::net::if_::if_nametoindex;
-use serde::Serialize;
 
+use crate::maps::{Maps, Numbers, fdinfo, set};
 use crate::skel::RateLimitSkelBuilder;
 
 /// What the skeleton was made from.
-static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/rate_limit.bpf.o"));
+pub(crate) static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/rate_limit.bpf.o"));
 
 /// For the last sweep, and for another process that starts or stops the same limiter.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -49,71 +49,12 @@ impl Limits {
     };
 
     /// `struct limits` of `limit.h`.
-    fn to_bytes(self) -> Vec<u8> {
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
         let token_ns = (1_000_000_000 / u64::from(self.rate.get())).max(1);
         let spare_ns = token_ns * u64::from(self.burst.get() - 1);
         let sweep_ns = u64::from(self.sweep_ms.get()) * 1_000_000;
         [token_ns, spare_ns, sweep_ns].iter().flat_map(|ns| ns.to_ne_bytes()).collect()
     }
-}
-
-/// What the limiter has done since it was loaded, by whichever process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub struct Numbers {
-    /// Packets that went on.
-    pub passed: u64,
-    /// Packets that were dropped.
-    pub dropped: u64,
-    /// Of both, those of a source for which there was no place.
-    pub untracked: u64,
-    /// Sources that were tracked.
-    pub created: u64,
-    /// Of these, those that were forgotten.
-    pub removed: u64,
-    /// How often that was looked for.
-    pub sweeps: u64,
-    /// Memory of the sources that are tracked, in bytes, as the kernel counts it.
-    pub bytes: u64,
-}
-
-impl Numbers {
-    /// Sources that are tracked.
-    pub fn sources(&self) -> u64 {
-        self.created.saturating_sub(self.removed)
-    }
-
-    /// Of the maps of `limit.h`.
-    fn read(counts: &MapHandle, tracked: &MapHandle, buckets: &MapHandle) -> Result<Self> {
-        let zero = 0u32.to_ne_bytes();
-        let counts = counts.lookup_percpu(&zero, MapFlags::ANY)?.context("an element of counts")?;
-        let [mut passed, mut dropped, mut untracked] = [0; 3];
-        for of_cpu in counts {
-            let [a, b, c] = words(&of_cpu)?;
-            (passed, dropped, untracked) = (passed + a, dropped + b, untracked + c);
-        }
-        let tracked = tracked.lookup(&zero, MapFlags::ANY)?.context("an element of tracked")?;
-        let [created, removed, sweeps] = words(&tracked)?;
-        // Exact since 6.4 (90a5527d7686).
-        let bytes = fdinfo(buckets, "memlock")?;
-        Ok(Self { passed, dropped, untracked, created, removed, sweeps, bytes })
-    }
-}
-
-fn words<const N: usize>(bytes: &[u8]) -> Result<[u64; N]> {
-    let words: Vec<u64> =
-        bytes.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().expect("8"))).collect();
-    words.try_into().map_err(|_| anyhow!("a value of {} bytes is not {N} words", bytes.len()))
-}
-
-/// A number that the kernel tells of a descriptor.
-fn fdinfo(fd: impl AsFd, name: &str) -> Result<u64> {
-    let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
-    let info = fs::read_to_string(&path).with_context(|| path.clone())?;
-    let mut lines = info.lines().filter_map(|line| line.split_once(':'));
-    let number = lines.find(|(key, _)| *key == name).map(|(_, number)| number.trim().parse());
-    number
-        .with_context(|| format!("{path} has no {name}"))?
-        .with_context(|| format!("{name} of {path}"))
 }
 
 /// A limiter at work. It stays so when this is dropped, and when the process ends.
@@ -122,9 +63,7 @@ pub struct Limiter {
     interface: String,
     pinned: Pinned,
     is_new: bool,
-    counts: MapHandle,
-    tracked: MapHandle,
-    buckets: MapHandle,
+    maps: Maps,
 }
 
 impl Limiter {
@@ -138,8 +77,8 @@ impl Limiter {
         if found.is_new {
             return Ok(found);
         }
-        if found.is_attached()? && found.buckets.max_entries() == limits.sources.get() {
-            found.set(limits)?;
+        if found.is_attached()? && found.maps.buckets.max_entries() == limits.sources.get() {
+            found.maps.set(limits);
             return Ok(found);
         }
         // Of an interface that had this name, or of another size.
@@ -166,9 +105,7 @@ impl Limiter {
         Ok(Self {
             interface: interface.to_owned(),
             is_new: taken_over.is_new,
-            counts: pinned.map("counts")?,
-            tracked: pinned.map(".data.tracked")?,
-            buckets: pinned.map("buckets")?,
+            maps: Maps::by(|name| pinned.map(name))?,
             pinned,
         })
     }
@@ -178,10 +115,9 @@ impl Limiter {
         self.is_new
     }
 
-    /// Changes what sources may send, from the next packet on.
-    fn set(&self, limits: &Limits) -> Result<()> {
-        set(&self.pinned.map(".data.limits")?, limits);
-        Ok(())
+    /// Its maps.
+    pub fn maps(&self) -> &Maps {
+        &self.maps
     }
 
     /// Whether the interface that has this name is the one that it limits.
@@ -195,7 +131,7 @@ impl Limiter {
 
     /// What it has done.
     pub fn numbers(&self) -> Result<Numbers> {
-        Numbers::read(&self.counts, &self.tracked, &self.buckets)
+        self.maps.numbers()
     }
 
     /// Detaches it, waits for its last sweep, and removes it.
@@ -209,14 +145,10 @@ impl Limiter {
     }
 }
 
-fn index(interface: &str) -> Result<i32> {
+/// The number of an interface.
+pub(crate) fn index(interface: &str) -> Result<i32> {
     let index = if_nametoindex(interface).with_context(|| {
         format!("there is no network interface {interface}: `ip link` lists those that are there")
     })?;
     Ok(i32::try_from(index)?)
-}
-
-fn set(map: &impl MapCore, limits: &Limits) {
-    map.update(&0u32.to_ne_bytes(), &limits.to_bytes(), MapFlags::ANY)
-        .expect("an element of .data");
 }

@@ -1,6 +1,7 @@
 //! `rate-limit`: the limiter as a command.
 
 use std::io::{self, Write as _};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,10 +9,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
+use libbpf_rs::MapHandle;
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use rate_limit::comparison::{Cleaning, Machine, cost, course, report};
 use rate_limit::flood::Flood;
-use rate_limit::limiter::{Limiter, Limits, Numbers};
+use rate_limit::limiter::{Limiter, Limits};
+use rate_limit::maps::Numbers;
 use rate_limit::network::{LIMITED, Network};
+use rate_limit::sweeper;
 
 /// Limits the packets of each source address that come in by a network interface.
 ///
@@ -42,6 +49,33 @@ enum Command {
     },
     /// Show the limiter under a flood of spoofed sources, in a network of its own.
     Demo,
+    /// Compare the limiter with others that are cleaned up by a timer an entry, by user space, or
+    /// by nobody: what a packet costs, and what is kept in a flood, in a network of its own.
+    ///
+    /// Prints tables; writes plots (SVG) and rate-limit.json into the current directory, or the one
+    /// that XTASK_RESULTS names.
+    Figures {
+        /// Only one of both.
+        #[arg(value_enum)]
+        only: Option<Figure>,
+    },
+    /// Remove buckets that are full from user space, until Ctrl-C, for what `figures` compares.
+    #[command(hide = true)]
+    Sweep {
+        /// The id of a map that nobody else cleans up.
+        map: u32,
+        /// How often.
+        #[arg(long, value_name = "MS")]
+        sweep_ms: NonZeroU32,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Figure {
+    /// What a packet costs.
+    Cost,
+    /// Entries and memory in a flood, and after it.
+    Flood,
 }
 
 static IS_OVER: AtomicBool = AtomicBool::new(false);
@@ -51,6 +85,8 @@ fn main() -> ExitCode {
     let done = end_by_signal().and_then(|()| match arguments.command {
         Command::Run { interface, limits, pins, json } => run(&interface, &limits, &pins, json),
         Command::Demo => demo(),
+        Command::Figures { only } => compare(only),
+        Command::Sweep { map, sweep_ms } => sweep(map, sweep_ms),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -148,11 +184,61 @@ fn demo() -> Result<()> {
         "\n{} sources were spoofed; {} of the {} packets of the known one came through.\nNo packet \
          comes any more: {} sources are left, {} bytes.",
         flood.spoofed,
-        flood.known_received,
-        flood.known_sent,
+        flood.known.received,
+        flood.known.sent,
         numbers.sources(),
         numbers.bytes
     );
     println!("{}", limiter.stop()?);
+    Ok(())
+}
+
+fn compare(only: Option<Figure>) -> Result<()> {
+    let machine = Machine::this()?;
+    let is_wanted = |figure| only.is_none_or(|only| only == figure);
+    println!("Linux {}, {}\n", machine.kernel, machine.processor);
+    let mut costs = Vec::new();
+    if is_wanted(Figure::Cost) {
+        costs = cost::measure()?;
+        println!(
+            "What a packet costs in XDP: as a multiple of what it costs where nobody cleans up, \
+             and in ns.\n\n{}",
+            report::costs(&costs)?
+        );
+    }
+    let mut courses = Vec::new();
+    if is_wanted(Figure::Flood) {
+        let network = Network::join()?;
+        let killed = [Cleaning::Workqueue, Cleaning::UserSpace].map(|cleaning| (cleaning, true));
+        for (cleaning, is_killed) in
+            Cleaning::ALL.map(|cleaning| (cleaning, false)).into_iter().chain(killed)
+        {
+            if IS_OVER.load(Ordering::Relaxed) {
+                bail!("interrupted: nothing was written");
+            }
+            courses.push(course::measure(&network, cleaning, is_killed)?);
+        }
+        println!(
+            "A flood of {:?}, of {} spoofed sources a second; {} places, and {} packets a second \
+             of each source: what was kept, and what others lost.\n\n{}",
+            course::FLOOD,
+            course::SPOOFED,
+            course::SOURCES,
+            course::RATE,
+            report::courses(&courses)?
+        );
+    }
+    report::write(&figures::results(), &machine, &costs, &courses)
+}
+
+fn sweep(map: u32, sweep_ms: NonZeroU32) -> Result<()> {
+    let buckets = MapHandle::from_map_id(map).with_context(|| format!("there is no map {map}"))?;
+    // It goes on for nobody when who has started it is killed.
+    prctl::set_pdeathsig(Signal::SIGINT)?;
+    eprintln!("removes buckets every {sweep_ms} ms");
+    while !IS_OVER.load(Ordering::Relaxed) {
+        sweeper::sweep(&buckets)?;
+        thread::sleep(Duration::from_millis(sweep_ms.get().into()));
+    }
     Ok(())
 }

@@ -7,10 +7,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bpf_wq_tests::{Running, eventually, needs_bpf_wq, needs_config};
+use libbpf_rs::MapCore as _;
 use nix::sys::signal::Signal;
 use rate_limit::flood::{Flood, KNOWN};
-use rate_limit::limiter::{Limiter, Limits, Numbers};
+use rate_limit::limiter::{Limiter, Limits};
+use rate_limit::maps::{Maps, Numbers};
 use rate_limit::network::{LIMITED, Network, received};
+use rate_limit::others::Other;
+use rate_limit::sweeper::sweep;
 use serial_test::serial;
 
 const PINS: &str = "/sys/fs/bpf";
@@ -62,9 +66,9 @@ fn assert_nothing_is_left() {
     eventually("the program is gone", || (!loaded()).then_some(()));
 }
 
-fn seen(limiter: &Limiter, packets: u64) -> Numbers {
+fn seen(maps: &Maps, packets: u64) -> Numbers {
     eventually("all packets are seen", || {
-        let now = numbers(limiter);
+        let now = maps.numbers().expect("the maps can be read");
         (now.passed + now.dropped >= packets).then_some(now)
     })
 }
@@ -83,7 +87,7 @@ fn what_is_over_the_rate_is_dropped_of_each_source() {
         for _ in 0..30 {
             network.send(source, PORT).expect("it is sent");
         }
-        let now = seen(&limiter, 30 * (done as u64 + 1));
+        let now = seen(limiter.maps(), 30 * (done as u64 + 1));
         let came = received(&receiver).expect("it can be read");
         // A token a second, and this may take one.
         assert!((10..15).contains(&came), "{came} of {source}: {now:?}");
@@ -95,9 +99,9 @@ fn what_is_over_the_rate_is_dropped_of_each_source() {
 }
 
 /// Sends some, and waits until they are seen: more than 256 at a time do not fit into a veth.
-fn go_on(flood: &mut Flood<'_>, limiter: &Limiter) -> Numbers {
+fn go_on(flood: &mut Flood<'_>, maps: &Maps) -> Numbers {
     flood.go_on().expect("it is sent");
-    seen(limiter, u64::from(flood.spoofed) + flood.known_sent)
+    seen(maps, flood.sent())
 }
 
 /// Half of what it may send, and none of it is lost.
@@ -105,7 +109,7 @@ const KNOWN_RATE: u32 = 1000;
 const KNOWN_PERIOD: Duration = Duration::from_millis(2);
 
 /// So many spoofed sources, of which a map of 1024 holds few.
-const SPOOFED: u32 = 20_000;
+const SPOOFED: u32 = 5_000;
 
 #[test]
 #[serial]
@@ -119,16 +123,16 @@ fn a_flood_of_spoofed_sources_takes_no_more_memory_and_nothing_from_a_known_one(
     let before = numbers(&limiter);
     let mut flood = Flood::new(&network, KNOWN_PERIOD).expect("sockets");
     // It is known before it begins.
-    flood.known().expect("it is sent");
+    flood.known.go_on().expect("it is sent");
     let mut most = 0;
     while flood.spoofed < SPOOFED {
-        let now = go_on(&mut flood, &limiter);
+        let now = go_on(&mut flood, limiter.maps());
         most = now.sources().max(most);
     }
     let after = numbers(&limiter);
     eventually("all of the known source comes through", || {
-        flood.receive().expect("it can be read");
-        (flood.known_received == flood.known_sent).then_some(())
+        flood.known.receive().expect("it can be read");
+        (flood.known.received == flood.known.sent).then_some(())
     });
     assert!(most <= 1024, "{most} sources at a time");
     assert!(after.removed > 1024, "{after:?}");
@@ -152,7 +156,7 @@ fn without_cleaning_up_a_source_that_comes_late_is_lost() {
     let limiter = start(&limits(1, 10, 1024, u32::MAX));
     let mut flood = Flood::new(&network, Duration::MAX).expect("sockets");
     while flood.spoofed < SPOOFED {
-        go_on(&mut flood, &limiter);
+        go_on(&mut flood, limiter.maps());
     }
     let now = numbers(&limiter);
     assert_eq!((now.sources(), now.removed), (1024, 0), "{now:?}");
@@ -160,7 +164,7 @@ fn without_cleaning_up_a_source_that_comes_late_is_lost() {
     for _ in 0..10 {
         network.send(KNOWN, PORT).expect("it is sent");
     }
-    let now = seen(&limiter, u64::from(flood.spoofed) + flood.known_sent + 10);
+    let now = seen(limiter.maps(), flood.sent() + 10);
     let came = received(&receiver).expect("it can be read");
     assert!(came < 10, "{came} of 10 came through: {now:?}");
     // Its sweep is due in 49 days.
@@ -178,7 +182,7 @@ fn run(arguments: &[&str]) -> Running {
 
 #[test]
 #[serial]
-fn killed_in_a_flood_it_stays_at_work_and_the_next_one_goes_on() {
+fn killed_in_a_flood_it_goes_on_to_clean_up_and_the_next_one_takes_over() {
     if !can_run() {
         return;
     }
@@ -194,12 +198,116 @@ fn killed_in_a_flood_it_stays_at_work_and_the_next_one_goes_on() {
             assert_eq!(first.ends(), None);
         }
     }
+    // Nobody but the kernel had the maps meanwhile.
+    let limiter = start(&limits(1000, 100, 1024, 10));
+    assert!(!limiter.is_new());
+    assert_gets_empty(limiter.maps());
+    let now = numbers(&limiter);
+    assert!(now.removed > 1024 && now.created == now.removed, "{now:?}");
+    drop(limiter);
     let mut second = run(&arguments);
     assert!(second.says().starts_with("goes on to limit limited"), "it was there");
     flood.go_on().expect("it is sent");
     second.signal(Signal::SIGINT);
     assert_eq!(second.ends(), Some(0));
     assert_eq!(second.says(), "limited is not limited any more; all work is done");
+    assert_nothing_is_left();
+}
+
+/// Of the others: a bucket is full again after a millisecond.
+const OTHERS: (u32, u32, u32, u32) = (1000, 10, 1024, 10);
+
+fn other(load: fn(&Limits) -> anyhow::Result<Other>) -> Other {
+    let (rate, burst, sources, sweep_ms) = OTHERS;
+    let mut other = load(&limits(rate, burst, sources, sweep_ms)).expect("it loads");
+    other.attach(LIMITED).expect("it attaches");
+    other
+}
+
+/// Twice as many sources as there are places.
+fn fill(flood: &mut Flood<'_>, maps: &Maps) {
+    let until = flood.spoofed + 2 * OTHERS.2;
+    while flood.spoofed < until {
+        go_on(flood, maps);
+    }
+}
+
+fn buckets(maps: &Maps) -> usize {
+    maps.buckets.keys().count()
+}
+
+#[track_caller]
+fn assert_gets_empty(maps: &Maps) {
+    eventually("the map is empty", || (buckets(maps) == 0).then_some(()));
+}
+
+#[track_caller]
+fn assert_nobody_cleans_up(maps: &Maps) {
+    assert_eq!(buckets(maps), 1024);
+    let mut removed = 0;
+    // They are full, and were there.
+    eventually("all can be removed", || {
+        removed += sweep(&maps.buckets).expect("a sweep");
+        (removed == 1024).then_some(())
+    });
+    assert_eq!(buckets(maps), 0);
+}
+
+/// What is so of another limiter when no packet comes any more.
+fn after_a_flood(load: fn(&Limits) -> anyhow::Result<Other>, check: fn(&Maps)) {
+    let network = network();
+    let limiter = other(load);
+    let mut flood = Flood::new(&network, Duration::MAX).expect("sockets");
+    fill(&mut flood, limiter.maps());
+    check(limiter.maps());
+    drop(limiter);
+    assert_nothing_is_left();
+}
+
+#[test]
+#[serial]
+fn timers_empty_the_map_after_a_flood() {
+    if !can_run() {
+        return;
+    }
+    after_a_flood(Other::by_timer, |maps| {
+        assert_gets_empty(maps);
+        let now = maps.numbers().expect("the maps can be read");
+        assert!(now.created > 1024 && now.created == now.removed, "{now:?}");
+    });
+}
+
+#[test]
+#[serial]
+fn where_nobody_cleans_up_all_stays_until_somebody_does() {
+    if !can_run() {
+        return;
+    }
+    after_a_flood(Other::uncleaned, assert_nobody_cleans_up);
+}
+
+#[test]
+#[serial]
+fn killed_in_a_flood_user_space_cleans_up_no_more() {
+    if !can_run() {
+        return;
+    }
+    let network = network();
+    let limiter = other(Other::uncleaned);
+    let map = limiter.maps().buckets.info().expect("it is a map").info.id.to_string();
+    let sweep = ["sweep", &map, "--sweep-ms", "10"];
+    let mut sweeper = Running::start(env!("CARGO_BIN_EXE_rate-limit"), &sweep);
+    assert_eq!(sweeper.says(), "removes buckets every 10 ms");
+    let mut flood = Flood::new(&network, Duration::MAX).expect("sockets");
+    fill(&mut flood, limiter.maps());
+    assert_gets_empty(limiter.maps());
+    flood.go_on().expect("it is sent");
+    sweeper.signal(Signal::SIGKILL);
+    flood.go_on().expect("it is sent");
+    assert_eq!(sweeper.ends(), None);
+    fill(&mut flood, limiter.maps());
+    assert_nobody_cleans_up(limiter.maps());
+    drop(limiter);
     assert_nothing_is_left();
 }
 
