@@ -19,6 +19,8 @@ mod elements;
 mod errors;
 #[path = "suite/executor.rs"]
 mod executor;
+#[path = "suite/executor_careless.rs"]
+mod executor_careless;
 #[path = "suite/executor_cost.rs"]
 mod executor_cost;
 #[path = "suite/executor_load.rs"]

@@ -170,7 +170,8 @@ static __always_inline __u32 bpf_wq_run_of(__u64 *runs, __u64 *counted)
 		return err; \
 	} \
 \
-	static __attribute__((noinline, unused)) int map##_submit(type *element) \
+	/* used: else clang has one that nobody listens to return a stale register. */ \
+	static __attribute__((noinline, used)) int map##_submit(type *element) \
 	{ \
 		struct bpf_wq_gate *gate; \
 		__u32 zero = 0; \

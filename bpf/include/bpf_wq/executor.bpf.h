@@ -132,13 +132,14 @@ static __always_inline void bpf_wq_executor_open(const struct bpf_wq_executor *e
 		return bpf_wq_slot_commit(&e, index, (void *)slot, in_flight, options, id); \
 	} \
 \
-	static __attribute__((noinline, unused)) int name##_submit_with( \
+	/* used: else clang has one that nobody listens to return a stale register. */ \
+	static __attribute__((noinline, used)) int name##_submit_with( \
 		const job_type *job, const struct bpf_wq_options *options, __u64 *id) \
 	{ \
 		return bpf_wq_submit_inline_##name(job, options, id); \
 	} \
 \
-	static __attribute__((noinline, unused)) int name##_submit(const job_type *job) \
+	static __attribute__((noinline, used)) int name##_submit(const job_type *job) \
 	{ \
 		struct bpf_wq_options at_once = {}; \
 		__u64 id; \
@@ -146,7 +147,7 @@ static __always_inline void bpf_wq_executor_open(const struct bpf_wq_executor *e
 		return bpf_wq_submit_inline_##name(job, &at_once, &id); \
 	} \
 \
-	static __attribute__((noinline, unused)) int name##_cancel(__u64 id) \
+	static __attribute__((noinline, used)) int name##_cancel(__u64 id) \
 	{ \
 		struct bpf_wq_executor e; \
 		__u32 index = (__u32)id - 1; \
