@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::cgroup::Cgroup;
+use crate::network;
 use crate::tracker::{Limits, Numbers, Tracker};
 
 /// More than what is shown here takes.
@@ -18,6 +19,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 ///
 /// If it cannot be loaded, or a process fails.
 pub fn run(program: &Path) -> Result<()> {
+    network::join()?;
     let cgroup = Cgroup::create()?;
     let shown =
         Tracker::start(&cgroup, &Limits::DEFAULT, Path::new("/sys/fs/bpf")).and_then(|tracker| {

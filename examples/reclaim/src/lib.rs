@@ -4,6 +4,7 @@
 pub mod cgroup;
 pub mod demo;
 pub mod measure;
+pub mod network;
 pub mod summary;
 pub mod tracker;
 pub mod visit;

@@ -180,12 +180,12 @@ fn end<T>(
 }
 
 fn line(numbers: &Numbers) -> String {
-    let mut line = format!("{} processes have ended", numbers.summaries);
+    let mut line = format!("processes that ended: {}", numbers.summaries);
     if numbers.processes_left() > 0 {
-        line += &format!(", {} have not: they are forgotten", numbers.processes_left());
+        line += &format!(", that did not and are forgotten: {}", numbers.processes_left());
     }
     if numbers.missed > 0 {
-        line += &format!(", there was no place for {} connects of others", numbers.missed);
+        line += &format!(", connects of others, for which there was no place: {}", numbers.missed);
     }
     line
 }

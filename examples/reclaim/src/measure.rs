@@ -11,6 +11,7 @@ use figures::{Axis, Scale};
 use serde::Serialize;
 
 use crate::cgroup::Cgroup;
+use crate::network;
 use crate::tracker::{Compared, Freed, Numbers};
 
 /// More than any process here needs to end.
@@ -122,6 +123,7 @@ const ENTRIES: [u32; 6] = [1, 10, 100, 1000, 10_000, 100_000];
 ///
 /// If a process fails, or something cannot be written.
 pub fn figures(program: &Path, results: &Path, rounds: usize) -> Result<()> {
+    network::join()?;
     let mut storage = (MaybeUninit::uninit(), MaybeUninit::uninit());
     let inline = Place::new(&mut storage.0, Freed::Inline)?;
     let deferred = Place::new(&mut storage.1, Freed::Deferred)?;

@@ -16,6 +16,7 @@ const PORT: u16 = 9;
 pub struct Visit {
     /// Connect to so many addresses
     #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(value_parser = clap::value_parser!(u32).range(..=8_000_000))]
     pub addresses: u32,
     /// Connect to the first of them so often
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -29,7 +30,7 @@ pub struct Visit {
     /// Have a process of this number do it
     #[arg(long, value_name = "PID", conflicts_with = "processes")]
     pub pid: Option<i32>,
-    /// Have a thread do it that lives longer than the first one
+    /// Have a thread do it once more, with one address more, when the first thread has ended
     #[arg(long)]
     pub outlive: bool,
     /// When done, say so, and end only when the standard input ends
@@ -93,6 +94,7 @@ impl Visit {
     }
 
     fn outlive(&self) -> Result<()> {
+        self.visit(0)?;
         let visit = self.clone();
         let first = process::id();
         thread::spawn(move || {
@@ -104,7 +106,7 @@ impl Visit {
             while !is_over() {
                 thread::yield_now();
             }
-            process::exit(visit.visit(0).is_err().into());
+            process::exit(visit.visit(1).is_err().into());
         });
         // SAFETY: nothing of this thread is used by the other one.
         unsafe { libc::syscall(libc::SYS_exit, 0) };
