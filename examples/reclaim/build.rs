@@ -4,8 +4,8 @@ use std::{env, error::Error, path::PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    for source in ["src/kernel.h", "src/state.h", "src/release.h", "src/reclaim.bpf.c"] {
-        println!("cargo::rerun-if-changed={source}");
+    for source in ["kernel.h", "state.h", "release.h", "look.h", "count.h", "reclaim.bpf.c"] {
+        println!("cargo::rerun-if-changed=src/{source}");
     }
     libbpf_cargo::SkeletonBuilder::new()
         .source("src/reclaim.bpf.c")

@@ -57,6 +57,15 @@ impl<'obj> Place<'obj> {
     ///
     /// If the process fails, or was not told of.
     pub fn exit(&self, program: &Path, entries: u32) -> Result<Exit> {
+        loop {
+            if let Some(exit) = self.exit_once(program, entries)? {
+                return Ok(exit);
+            }
+        }
+    }
+
+    /// None if the kernel did not call the program for exits: it was running for another process.
+    fn exit_once(&self, program: &Path, entries: u32) -> Result<Option<Exit>> {
         let before = self.compared.numbers()?;
         let mut command = Command::new(program);
         command.args(["visit", "--wait", "--addresses", &entries.to_string()]);
@@ -73,12 +82,15 @@ impl<'obj> Place<'obj> {
             bail!("the process failed: {status}");
         }
         let after = self.told_of(&before)?;
-        Ok(Exit {
+        if after.exits == before.exits {
+            return Ok(None);
+        }
+        Ok(Some(Exit {
             program_ns: after.exit_ns - before.exit_ns,
             process_ns,
             freed_by_owner: after.freed_by_owner - before.freed_by_owner,
             freed_by_worker: after.freed_by_worker - before.freed_by_worker,
-        })
+        }))
     }
 
     /// Waits until one more process was told of.
@@ -87,7 +99,7 @@ impl<'obj> Place<'obj> {
         while Instant::now() < until {
             self.compared.ended(Duration::from_millis(10), |_| Ok(()))?;
             let now = self.compared.numbers()?;
-            if now.summaries > before.summaries && now.exits > before.exits {
+            if now.summaries > before.summaries && now.exits + now.found_later == now.summaries {
                 return Ok(now);
             }
         }

@@ -4,31 +4,7 @@
  * process ends, a workqueue adds its entries up, tells user space, and frees them: the process
  * waits for none of it.
  */
-#include "release.h"
-
-/* Entries that are freed before other work of the same worker has its turn. */
-#define STEP 256
-
-/* When to look again whether somebody has read what the ring is full of. */
-#define FULL_NS 50000000
-
-/* Runs in a kernel worker. */
-static int release_owner(struct process *process, struct bpf_wq_run *run)
-{
-	struct owner *owner = bpf_map_lookup_elem(&owners, process);
-
-	if (!owner)
-		return -ENOENT;
-	if (owner->entries) {
-		release_some(process, owner, STEP);
-		run->retry_ns = 0;
-		return -EAGAIN;
-	}
-	run->retry_ns = FULL_NS;
-	return report(process, owner);
-}
-
-BPF_WQ_EXECUTOR(releases, struct process, JOBS, WORKERS, release_owner);
+#include "count.h"
 
 /* What a process left, if this is the exit of its last thread. Two may see that they are. */
 static __always_inline struct owner *of_ended(struct task_struct *task, struct process *process)
@@ -39,7 +15,7 @@ static __always_inline struct owner *of_ended(struct task_struct *task, struct p
 		return 0;
 	process_of(task, process);
 	owner = bpf_map_lookup_elem(&owners, process);
-	if (!owner || __sync_lock_test_and_set(&owner->is_over, 1))
+	if (!owner || !claim(owner, process))
 		return 0;
 	BPF_CORE_READ_INTO(&owner->summary.name, task, group_leader, comm);
 	return owner;
@@ -56,10 +32,14 @@ int BPF_PROG(exit_deferred, struct task_struct *task)
 {
 	__u64 began_ns = bpf_ktime_get_ns();
 	struct process process;
+	struct owner *owner;
 
-	if (!of_ended(task, &process))
+	owner = of_ended(task, &process);
+	if (!owner)
 		return 0;
-	releases_submit(&process);
+	/* Refused while user space drains: the last look finds it. */
+	if (releases_submit(&process))
+		bpf_wq_write(owner->unclaimed, token_of(&process));
 	exit_took(began_ns);
 	return 0;
 }
@@ -82,28 +62,6 @@ int BPF_PROG(exit_inline, struct task_struct *task)
 	}
 	exit_took(began_ns);
 	return 0;
-}
-
-static __always_inline int count(const struct address *address)
-{
-	struct entry_key key = {.address = *address};
-	struct owner *owner;
-	struct entry *entry;
-
-	process_of(bpf_get_current_task_btf(), &key.process);
-	owner = bpf_map_lookup_elem(&owners, &key.process);
-	if (!owner)
-		owner = admit(&key.process);
-	if (!owner) {
-		bpf_wq_add(tracked.missed, 1);
-		return 1;
-	}
-	entry = bpf_map_lookup_elem(&entries, &key);
-	if (entry)
-		bpf_wq_add(entry->count, 1);
-	else
-		count_first(owner, &key);
-	return 1;
 }
 
 static __always_inline int count_v4(const struct bpf_sock_addr *to)

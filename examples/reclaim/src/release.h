@@ -75,4 +75,34 @@ static __always_inline int report(const struct process *process, struct owner *o
 	return 0;
 }
 
+static __always_inline int has_told_all(void)
+{
+	return bpf_wq_read(tracked.processes) ==
+	       bpf_wq_read(tracked.summaries) + bpf_wq_read(tracked.lost);
+}
+
+/* Entries that are freed before other work of the same worker has its turn. */
+#define STEP 256
+
+/* When to look again whether somebody has read what the ring is full of. */
+#define FULL_NS 50000000
+
+/* What a worker does in one run with a process that is claimed. -EAGAIN: there is more to do. */
+static int release_owner(const struct process *process, struct bpf_wq_run *run)
+{
+	struct owner *owner = bpf_map_lookup_elem(&owners, process);
+
+	if (!owner)
+		return -ENOENT;
+	if (owner->entries) {
+		release_some(process, owner, STEP);
+		run->retry_ns = 0;
+		return -EAGAIN;
+	}
+	run->retry_ns = FULL_NS;
+	return report(process, owner);
+}
+
+BPF_WQ_EXECUTOR(releases, struct process, JOBS, WORKERS, release_owner);
+
 #endif

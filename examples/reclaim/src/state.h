@@ -48,7 +48,7 @@ struct summary {
 struct owner {
 	struct bpf_spin_lock lock; /* for the newest entry, of threads that make one at a time */
 	__u32 padding;
-	__u64 is_over;
+	__u64 unclaimed; /* the process's token until it has ended and somebody has claimed it */
 	__u64 entries;
 	struct address newest;
 	struct summary summary;
@@ -92,7 +92,8 @@ struct tracked {
 	__u64 freed_by_owner;  /* of these: in the exit of their process */
 	__u64 freed_by_worker; /* and those freed by anybody else */
 	__u64 exits;
-	__u64 exit_ns; /* in which the program for exits ran, for all of these */
+	__u64 exit_ns;	   /* in which the program for exits ran, for all of these */
+	__u64 found_later; /* ends of processes that a look found */
 };
 
 struct tracked tracked SEC(".data.tracked") = {};
@@ -103,39 +104,21 @@ static __always_inline void process_of(struct task_struct *task, struct process 
 	process->started_ns = task->group_leader->start_time;
 }
 
-/* Makes a place for a process. Another thread of it may be first. */
-static __attribute__((noinline)) struct owner *admit(const struct process *process)
+/* Names one process in a word. */
+static __always_inline __u64 token_of(const struct process *process)
 {
-	struct owner owner = {.summary.process = *process};
-
-	if (!bpf_map_update_elem(&owners, process, &owner, BPF_NOEXIST))
-		bpf_wq_add(tracked.processes, 1);
-	return bpf_map_lookup_elem(&owners, process);
+	return process->started_ns + process->pid * 0x9e3779b97f4a7c15ULL;
 }
 
-/* Makes an entry for an address. Another thread of the process may be first. */
-static __attribute__((noinline)) int count_first(struct owner *owner, const struct entry_key *key)
+/*
+ * Whoever comes first has what a process left. The owner may be another's meanwhile: its place is
+ * used again at once.
+ */
+static __always_inline int claim(struct owner *owner, const struct process *process)
 {
-	struct entry entry = {.count = 1}, *found;
-	int err;
+	__u64 token = token_of(process);
 
-	err = bpf_map_update_elem(&entries, key, &entry, BPF_NOEXIST);
-	found = bpf_map_lookup_elem(&entries, key);
-	if (!found) {
-		bpf_wq_add(owner->summary.untracked, 1);
-		return 0;
-	}
-	if (err) {
-		bpf_wq_add(found->count, 1);
-		return 0;
-	}
-	bpf_spin_lock(&owner->lock);
-	found->older = owner->newest;
-	owner->newest = key->address;
-	owner->entries++;
-	bpf_spin_unlock(&owner->lock);
-	bpf_wq_add(tracked.entries, 1);
-	return 0;
+	return __sync_val_compare_and_swap(&owner->unclaimed, token, 0) == token;
 }
 
 #endif

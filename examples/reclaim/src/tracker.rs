@@ -69,6 +69,8 @@ pub struct Numbers {
     pub exits: u64,
     /// Nanoseconds in which the program for exits ran, for all of these.
     pub exit_ns: u64,
+    /// Ends of such processes that were not seen then, but by a look a little later.
+    pub found_later: u64,
 }
 
 impl Numbers {
@@ -76,11 +78,22 @@ impl Numbers {
         let bytes = tracked.lookup(&0u32.to_ne_bytes(), MapFlags::ANY)?;
         let bytes = bytes.context("an element of tracked")?;
         let words = bytes.chunks_exact(8).map(|w| u64::from_ne_bytes(w.try_into().expect("8")));
-        let words: [u64; 9] = words.collect::<Vec<_>>().try_into().map_err(|words: Vec<u64>| {
-            anyhow!("a value of {} words is none of this program", words.len())
-        })?;
-        let [processes, missed, summaries, lost, entries, by_owner, by_worker, exits, exit_ns] =
-            words;
+        let words: [u64; 10] =
+            words.collect::<Vec<_>>().try_into().map_err(|words: Vec<u64>| {
+                anyhow!("a value of {} words is none of this program", words.len())
+            })?;
+        let [
+            processes,
+            missed,
+            summaries,
+            lost,
+            entries,
+            by_owner,
+            by_worker,
+            exits,
+            exit_ns,
+            found_later,
+        ] = words;
         Ok(Self {
             processes,
             missed,
@@ -91,6 +104,7 @@ impl Numbers {
             freed_by_worker: by_worker,
             exits,
             exit_ns,
+            found_later,
         })
     }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use bpf_wq_tests::{Running, eventually, needs_bpf_wq, needs_config};
+use bpf_wq_tests::{Running, eventually, fact, needs_bpf_wq, needs_config, version};
 use libbpf_rs::MapCore as _;
 use nix::sys::signal::Signal;
 use reclaim::cgroup::Cgroup;
@@ -223,6 +223,12 @@ fn assert_each_once(told: &[Summary], addresses: u64, processes: u64) {
     }
 }
 
+/// How often the kernel did not call the program for exits, as it was running on that CPU.
+fn exits_missed() -> u64 {
+    let mut programs = libbpf_rs::query::ProgInfoIter::default();
+    programs.find(|program| program.name == "exit_deferred").expect("loaded").recursion_misses
+}
+
 #[test]
 #[serial]
 fn of_many_that_end_at_once_each_is_told_of_once() {
@@ -234,6 +240,33 @@ fn of_many_that_end_at_once_each_is_told_of_once() {
     let told = looked.told(200);
     ends(visits);
     assert_each_once(&told, 20, 200);
+    let numbers = looked.numbers();
+    assert_eq!(numbers.exits + numbers.found_later, 200, "{numbers:?}");
+    let misses = exits_missed();
+    fact("reclaim: exits that the kernel did not tell of", &misses.to_string());
+    if version() < (7, 0) {
+        // No program at a tracepoint is preempted there.
+        assert_eq!(misses, 0, "{numbers:?}");
+    }
+    looked.stop();
+}
+
+#[test]
+#[serial]
+fn an_end_that_the_kernel_does_not_tell_of_is_found() {
+    if !can_run() {
+        return;
+    }
+    let looked = Looked::at_all();
+    let pins = Path::new(PINS).join(format!("reclaim-{}", looked.cgroup.id()));
+    let mut builds = fs::read_dir(&pins).expect("it is pinned");
+    let build = builds.next().expect("a build").expect("it is there").path();
+    fs::remove_file(build.join("links/exit_deferred")).expect("it was attached");
+    let pid = ends(visit(&looked.cgroup, &["--addresses", "600"]));
+    let told = looked.told_one();
+    assert_eq!((told.pid, told.addresses, told.name.as_str()), (pid, 600, "reclaim"), "{told}");
+    let numbers = looked.numbers();
+    assert_eq!((numbers.exits, numbers.found_later), (0, 1), "{numbers:?}");
     looked.stop();
 }
 
@@ -248,11 +281,12 @@ fn while_nobody_reads_they_wait_and_a_pid_that_is_used_again_is_another_process(
     let parent =
         ends(visit(&looked.cgroup, &["--addresses", "1", "--processes", &processes.to_string()]));
     let waiting = |count| {
+        let mut now = looked.numbers();
         eventually("all is freed, and the ring is full", || {
-            let now = looked.numbers();
-            (now.exits == count && now.entries_left() == 0 && now.summaries == IN_RING)
-                .then_some(())
+            now = looked.numbers();
+            (now.entries_left() == 0 && now.summaries == IN_RING).then_some(())
         });
+        assert_eq!(now.processes, count, "{now:?}");
     };
     waiting(processes);
     // It has connected to nothing, so none of the others has this number.
@@ -287,7 +321,9 @@ fn what_there_is_no_place_for_is_counted() {
     two.iter_mut().for_each(is_ready);
     ends(visit(&looked.cgroup, &["--addresses", "7"]));
     assert_eq!(looked.numbers().missed, 7);
-    two.map(ends);
+    for visit in two {
+        ends(visit);
+    }
     let told = looked.told(2);
     assert_eq!(
         told.iter().map(|s| s.addresses).collect::<BTreeSet<_>>(),
