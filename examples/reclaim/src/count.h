@@ -19,7 +19,7 @@ static __attribute__((noinline)) struct owner *admit(const struct process *proce
 }
 
 /* Makes an entry for an address. Another thread of the process may be first. */
-static __attribute__((noinline)) int count_first(struct owner *owner, const struct entry_key *key)
+static __attribute__((noinline)) void count_first(struct owner *owner, const struct entry_key *key)
 {
 	struct entry entry = {.count = 1}, *found;
 	int err;
@@ -28,11 +28,11 @@ static __attribute__((noinline)) int count_first(struct owner *owner, const stru
 	found = bpf_map_lookup_elem(&entries, key);
 	if (!found) {
 		bpf_wq_add(owner->summary.untracked, 1);
-		return 0;
+		return;
 	}
 	if (err) {
 		bpf_wq_add(found->count, 1);
-		return 0;
+		return;
 	}
 	bpf_spin_lock(&owner->lock);
 	found->older = owner->newest;
@@ -40,7 +40,6 @@ static __attribute__((noinline)) int count_first(struct owner *owner, const stru
 	owner->entries++;
 	bpf_spin_unlock(&owner->lock);
 	bpf_wq_add(tracked.entries, 1);
-	return 0;
 }
 
 static __always_inline int count(const struct address *address)

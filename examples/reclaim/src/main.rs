@@ -58,7 +58,7 @@ enum Action {
     /// Writes reclaim-exit.json and reclaim-exit.svg, under the runner to its results.
     Figures {
         /// Exits for each number of entries and each way.
-        #[arg(long, value_name = "N", default_value_t = 5)]
+        #[arg(long, value_name = "N", default_value_t = 11)]
         #[arg(value_parser = clap::value_parser!(u16).range(1..))]
         rounds: u16,
     },

@@ -47,8 +47,13 @@ impl<'obj> Place<'obj> {
         freed: Freed,
     ) -> Result<Self> {
         let cgroup = Cgroup::create()?;
-        let compared = Compared::start(storage, &cgroup, freed)?;
-        Ok(Self { cgroup, compared })
+        match Compared::start(storage, &cgroup, freed) {
+            Ok(compared) => Ok(Self { cgroup, compared }),
+            Err(error) => {
+                cgroup.remove()?;
+                Err(error)
+            }
+        }
     }
 
     /// Has a process connect to so many addresses, and measures its exit. `program` is `reclaim`.
