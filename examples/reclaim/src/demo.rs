@@ -42,12 +42,10 @@ fn show(program: &Path, cgroup: &Cgroup, tracker: &Tracker) -> Result<()> {
     println!("\nAnd 100 at once, with 20 to 119 addresses each: the last one of them is");
     visit(program, cgroup, &["--addresses", "20", "--processes", "100"])?;
     told(tracker, false)?;
-    let Numbers { summaries, entries, freed_by_owner, freed_by_worker, exits, exit_ns, .. } =
-        tracker.numbers()?;
+    let Numbers { summaries, entries, freed_by_owner, freed_by_worker, .. } = tracker.numbers()?;
     println!(
         "\n{summaries} processes had {entries} entries: {freed_by_owner} were freed in an exit, \
-         {freed_by_worker} by a worker.\nAn exit was held up for {} microseconds, on average.",
-        exit_ns / 1000 / exits.max(1)
+         {freed_by_worker} by a worker."
     );
     Ok(())
 }

@@ -33,7 +33,7 @@ pub struct Visit {
     /// Have a thread do it once more, with one address more, when the first thread has ended
     #[arg(long)]
     pub outlive: bool,
-    /// When done, say so, and end only when the standard input ends
+    /// Before the end, or that last thread, say "ready" and wait until the standard input ends
     #[arg(long)]
     pub wait: bool,
 }
@@ -73,6 +73,11 @@ impl Visit {
     }
 
     fn visit(&self, more: u32) -> Result<()> {
+        self.connect(more)?;
+        self.wait()
+    }
+
+    fn connect(&self, more: u32) -> Result<()> {
         let v4 = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot make a socket")?;
         for number in 0..self.addresses + more {
             for _ in 0..if number == 0 { self.times } else { 1 } {
@@ -85,6 +90,10 @@ impl Visit {
             UdpSocket::bind(any)?.send_to(&[0], address)?;
             UdpSocket::bind(any)?.connect(address)?;
         }
+        Ok(())
+    }
+
+    fn wait(&self) -> Result<()> {
         if self.wait {
             println!("ready");
             io::stdout().flush()?;
@@ -94,7 +103,7 @@ impl Visit {
     }
 
     fn outlive(&self) -> Result<()> {
-        self.visit(0)?;
+        self.connect(0)?;
         let visit = self.clone();
         let first = process::id();
         thread::spawn(move || {
@@ -106,7 +115,8 @@ impl Visit {
             while !is_over() {
                 thread::yield_now();
             }
-            process::exit(visit.visit(1).is_err().into());
+            let done = visit.wait().and_then(|()| visit.connect(1));
+            process::exit(done.is_err().into());
         });
         // SAFETY: nothing of this thread is used by the other one.
         unsafe { libc::syscall(libc::SYS_exit, 0) };

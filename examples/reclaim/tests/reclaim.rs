@@ -212,7 +212,14 @@ fn a_process_ends_when_its_last_thread_does() {
         return;
     }
     let looked = Looked::at_all();
-    ends(visit(&looked.cgroup, &["--addresses", "50", "--outlive"]));
+    let mut outlives = visit(&looked.cgroup, &["--addresses", "50", "--outlive", "--wait"]);
+    // Its first thread has ended.
+    is_ready(&mut outlives);
+    // What would have been submitted then is done before this.
+    ends(visit(&looked.cgroup, &["--addresses", "7"]));
+    assert_eq!(looked.told_one().addresses, 7);
+    assert_eq!(looked.entries(), [(outlives.id().into(), 50)].into());
+    ends(outlives);
     let told = looked.told_one();
     assert_eq!((told.addresses, told.connects), (51, 50 + 51), "{told}");
     looked.stop();
