@@ -48,10 +48,11 @@ pub fn show(settings: &Settings) -> Result<()> {
     }
 
     println!("\nIt sleeps, wakes, and answers late, then wrongly, then right:");
-    let late = Answer::Late(Duration::from_millis(100));
-    simulated.answers(&[late, Answer::Wrong]);
+    simulated.answers(&[Answer::Late, Answer::Wrong]);
     let began = Instant::now();
     simulated.sleeps_and_wakes()?;
+    thread::sleep(Duration::from_millis(100));
+    simulated.answers_now();
     while keyboard.numbers()?.set_up == 0 && began.elapsed() < PATIENCE {
         thread::sleep(Duration::from_millis(1));
     }

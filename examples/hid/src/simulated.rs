@@ -61,12 +61,10 @@ const PLAIN: &[u8] = &[
 pub enum Answer {
     /// At once, and does what it says.
     Right,
-    /// The same, so much later.
-    Late(Duration),
+    /// The same, but not before [`Simulated::answers_now`].
+    Late,
     /// To be set up: that it did, and it did not. Whether it is: with half of the answer.
     Wrong,
-    /// Not at all.
-    None,
 }
 
 #[derive(Debug)]
@@ -74,6 +72,7 @@ struct Firmware {
     is_set_up: bool,
     answers: VecDeque<Answer>,
     requests: usize,
+    is_late: bool,
 }
 
 /// The keyboard. Dropping this unplugs it.
@@ -107,7 +106,8 @@ impl Simulated {
 
     fn with(descriptor: &[u8], is_numbered: bool) -> Result<Self> {
         let uhid = Arc::new(uhid::Device::plug(descriptor, &report(is_numbered, 0, &[]))?);
-        let firmware = Firmware { is_set_up: true, answers: VecDeque::new(), requests: 0 };
+        let firmware =
+            Firmware { is_set_up: true, answers: VecDeque::new(), requests: 0, is_late: false };
         let firmware = Arc::new(Mutex::new(firmware));
         let is_over = Arc::new(AtomicBool::new(false));
         let thread = thread::spawn({
@@ -115,7 +115,7 @@ impl Simulated {
             move || {
                 while !is_over.load(Ordering::Relaxed) {
                     if let Ok(Some(request)) = uhid.request(Duration::from_millis(20)) {
-                        answer(&uhid, &firmware, &request);
+                        answer(&uhid, &firmware, &is_over, &request);
                     }
                 }
             }
@@ -164,6 +164,11 @@ impl Simulated {
         lock(&self.firmware).answers = answers.iter().copied().collect();
     }
 
+    /// What it is late with, it answers now.
+    pub fn answers_now(&self) {
+        lock(&self.firmware).is_late = false;
+    }
+
     /// How many requests came.
     pub fn requests(&self) -> usize {
         lock(&self.firmware).requests
@@ -201,17 +206,21 @@ fn lock(firmware: &Mutex<Firmware>) -> MutexGuard<'_, Firmware> {
     firmware.lock().expect("nobody panics with it")
 }
 
-fn answer(uhid: &uhid::Device, firmware: &Mutex<Firmware>, request: &Request) {
+fn answer(
+    uhid: &uhid::Device,
+    firmware: &Mutex<Firmware>,
+    is_over: &AtomicBool,
+    request: &Request,
+) {
     let answer = {
         let mut firmware = lock(firmware);
         firmware.requests += 1;
-        firmware.answers.pop_front().unwrap_or(Answer::Right)
+        let answer = firmware.answers.pop_front().unwrap_or(Answer::Right);
+        firmware.is_late = answer == Answer::Late;
+        answer
     };
-    if let Answer::Late(time) = answer {
-        thread::sleep(time);
-    }
-    if answer == Answer::None {
-        return;
+    while lock(firmware).is_late && !is_over.load(Ordering::Relaxed) {
+        thread::sleep(Duration::from_millis(1));
     }
     let is_set_up = {
         let mut firmware = lock(firmware);

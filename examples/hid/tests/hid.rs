@@ -35,6 +35,11 @@ fn settings(text: &str, tries: u32) -> Settings {
     }
 }
 
+/// So slow that more can be done while it types, also in an emulated machine.
+fn slow(text: &str) -> Settings {
+    Settings { spacing_ms: 50.try_into().expect("not 0"), ..settings(text, 1) }
+}
+
 fn plug() -> (Simulated, Device) {
     let simulated = Simulated::plug().expect("a keyboard");
     let device = simulated.device().expect("it is there");
@@ -118,6 +123,16 @@ fn tap(simulated: &Simulated, keyboard: &Keyboard) {
     simulated.holds(0, &[]).expect("it is there");
 }
 
+/// The same for a report that it woke.
+#[track_caller]
+fn wake(simulated: &Simulated, keyboard: &Keyboard) {
+    let before = numbers(keyboard).woke;
+    eventually("it is heard", || {
+        simulated.sleeps_and_wakes().expect("it is there");
+        (numbers(keyboard).woke > before).then_some(())
+    });
+}
+
 fn wait(what: &str, keyboard: &Keyboard, mut is_so: impl FnMut(&Numbers) -> bool) -> Numbers {
     eventually(what, || Some(numbers(keyboard)).filter(&mut is_so))
 }
@@ -155,7 +170,7 @@ fn macros_of_two_presses_come_one_after_the_other() {
         return;
     }
     let (simulated, device) = plug();
-    let keyboard = start(&device, &settings("hello", 1));
+    let keyboard = start(&device, &slow("hello"));
     let mut events = events(&device);
     tap(&simulated, &keyboard);
     tap(&simulated, &keyboard);
@@ -163,7 +178,7 @@ fn macros_of_two_presses_come_one_after_the_other() {
     assert!(now.typed < 10, "the second was to be pressed while the first is typed: {now:?}");
     let typed = expect(&mut events, &format!("{HELLO} {HELLO}"));
     let distances = distances(&typed);
-    assert!(distances.iter().all(|distance| *distance >= SPACING), "{distances:?}");
+    assert!(distances.iter().all(|distance| *distance >= 5 * SPACING), "{distances:?}");
     stop(&device, keyboard);
 }
 
@@ -281,15 +296,13 @@ fn a_late_answer_is_waited_for_and_holds_up_nothing() {
     let mut events = events(&device);
     tap(&simulated, &keyboard);
     next(&mut events);
-    // Within the 5 seconds that uhid gives it, and after the macro.
-    simulated.answers(&[Answer::Late(Duration::from_secs(2))]);
-    eventually("it is heard", || {
-        simulated.sleeps_and_wakes().expect("it is there");
-        (numbers(&keyboard).woke > 0).then_some(())
-    });
+    simulated.answers(&[Answer::Late]);
+    wake(&simulated, &keyboard);
     expect(&mut events, "-h e -e l -l l -l o -o");
     assert_eq!(numbers(&keyboard).set_up, 0, "the macro has not waited for the answer");
-    let now = wait("it is set up", &keyboard, |now| now.set_up == now.woke);
+    // Within the 5 seconds that uhid gives it.
+    simulated.answers_now();
+    let now = wait("it is set up", &keyboard, |now| now.set_up == 1);
     assert_eq!((now.unanswered, now.wrong, now.given_up), (0, 0, 0), "{now:?}");
     stop(&device, keyboard);
 }
@@ -337,10 +350,15 @@ fn what_never_answers_is_given_up() {
     }
     let (simulated, device) = plug();
     let keyboard = start(&device, &settings("hello", 1));
-    simulated.answers(&[Answer::None]);
+    simulated.answers(&[Answer::Late]);
     simulated.sleeps_and_wakes().expect("it is there");
     let now = wait("it is given up", &keyboard, |now| now.failed == 1);
     assert_eq!((now.unanswered, now.given_up, now.set_up), (1, 1, 0), "{now:?}");
+    // An answer that comes now is nobody's, and the next request has its own.
+    simulated.answers_now();
+    simulated.sleeps_and_wakes().expect("it is there");
+    let now = wait("it is set up", &keyboard, |now| now.set_up == 1);
+    assert_eq!((now.unanswered, simulated.requests()), (1, 3), "{now:?}");
     stop(&device, keyboard);
 }
 
@@ -377,7 +395,7 @@ fn a_keyboard_that_vanishes_ends_a_request() {
     }
     let (simulated, device) = plug();
     let keyboard = start(&device, &settings("hello", 5));
-    simulated.answers(&[Answer::None]);
+    simulated.answers(&[Answer::Late]);
     simulated.sleeps_and_wakes().expect("it is there");
     eventually("the request is in flight", || (simulated.requests() == 1).then_some(()));
     simulated.unplug().expect("it is there");
@@ -410,21 +428,28 @@ fn killed_while_it_types_it_stays_at_work_and_the_next_one_goes_on() {
         return;
     }
     let (simulated, device) = plug();
-    let mut first = run(&[&device.name]);
+    let mut first = run(&[&device.name, "--spacing-ms", "50"]);
     assert_eq!(first.says(), format!("works on {}: F1 types \"hello\"", device.name));
     let mut events = events(&device);
-    let f1 = FunctionKey::F1.usage();
-    simulated.holds(0, &[f1]).expect("it is there");
-    simulated.holds(0, &[]).expect("it is there");
-    expect(&mut events, "h");
+    let keyboard = start(&device, &slow("hello"));
+    assert!(!keyboard.is_new());
+    for _ in 0..3 {
+        tap(&simulated, &keyboard);
+    }
+    simulated.answers(&[Answer::Late]);
+    wake(&simulated, &keyboard);
+    let now = numbers(&keyboard);
+    assert_eq!(now.in_flight, 4, "three macros and a set-up: {now:?}");
     first.signal(Signal::SIGKILL);
     assert_eq!(first.ends(), None);
-    expect(&mut events, "-h e -e l -l l -l o -o");
+    simulated.answers_now();
+    expect(&mut events, &[HELLO; 3].join(" "));
+    wait("it is set up", &keyboard, |now| now.in_flight == 0 && now.set_up == 1);
+    drop(keyboard);
 
     let mut second = run(&[&device.name, "--text", "hi"]);
     assert_eq!(second.says(), format!("goes on to work on {}: F1 types \"hi\"", device.name));
     let keyboard = start(&device, &settings("hi", 1));
-    wait("the first macro ends", &keyboard, |now| now.in_flight == 0);
     tap(&simulated, &keyboard);
     expect(&mut events, "h");
     second.signal(Signal::SIGINT);
