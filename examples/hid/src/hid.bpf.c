@@ -20,7 +20,9 @@
 #define WOKE 2
 #define SET_UP 3
 
+/* Of the last: whether it is, and what is none of both. */
 #define IS_ON 1
+#define NO_ANSWER 0xff
 
 #define LONGEST_TEXT 64
 
@@ -127,7 +129,10 @@ struct waking {
 	__u32 device;
 };
 
-/* 0 if the keyboard says that it is set up. */
+/*
+ * 0 if the keyboard says that it is set up, -EPROTO if it says something else. 6.12.94 returns the
+ * size where there was an error (it compares an int with a size_t): the answer itself has to tell.
+ */
 static __always_inline int ask(struct hid_bpf_ctx *hid)
 {
 	__u8 report[2] = {SET_UP, IS_ON};
@@ -137,12 +142,16 @@ static __always_inline int ask(struct hid_bpf_ctx *hid)
 				  HID_REQ_SET_REPORT);
 	if (size < 0)
 		return size;
-	report[1] = !IS_ON;
+	report[1] = NO_ANSWER;
 	size = hid_bpf_hw_request(hid, report, sizeof(report), HID_FEATURE_REPORT,
 				  HID_REQ_GET_REPORT);
 	if (size < 0)
 		return size;
-	return size == sizeof(report) && report[0] == SET_UP && report[1] == IS_ON ? 0 : -EPROTO;
+	if (size != sizeof(report))
+		return -EPROTO;
+	if (report[1] == NO_ANSWER)
+		return -EIO;
+	return report[0] == SET_UP && report[1] == IS_ON ? 0 : -EPROTO;
 }
 
 static int is_draining(void);

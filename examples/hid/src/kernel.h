@@ -48,6 +48,9 @@ extern int hid_bpf_hw_request(struct hid_bpf_ctx *ctx, __u8 *buf, __u64 buf__sz,
 			      enum hid_report_type rtype, enum hid_class_request reqtype) __ksym;
 
 /* As of <errno.h>. */
+#ifndef EIO
+#define EIO 5
+#endif
 #ifndef ENODEV
 #define ENODEV 19
 #endif
