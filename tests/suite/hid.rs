@@ -1,13 +1,10 @@
 //! A HID device whose events a workqueue multiplies.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Write as _};
 use std::os::fd::AsFd as _;
-use std::path::Path;
 
 use libbpf_rs::{Link, MapCore as _, MapHandle, Object};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serial_test::serial;
+use uhid::Device;
 
 use crate::support::called::{OK, call, code, put, seen};
 use crate::support::loading::{choose, load, open};
@@ -48,25 +45,32 @@ fn injects_a_report() {
     {
         return;
     }
-    let mut device = Device::new();
-    device.sends([1, 10, 11, 12]);
-    assert_eq!(device.report(), [1, 10, 11, 12], "no program is attached");
+    let device = Device::plug(DESCRIPTOR, &[2, 0, 0, 0]).expect("a HID device");
+    device.send(&[1, 10, 11, 12]).expect("it is there");
+    assert_eq!(report(&device), [1, 10, 11, 12], "no program is attached");
 
-    let (object, link) = attached(device.id);
+    let (object, link) = attached(device.id());
     let state = map(&object, "seen");
     for run in 1..=3 {
-        device.sends([1, 40, 41, 42]);
-        assert_eq!(device.report(), [1, 45, 41, 42], "the program did not change it");
-        assert_eq!(device.report(), [2, 20, 30, 40], "the callback injected another");
+        device.send(&[1, 40, 41, 42]).expect("it is there");
+        assert_eq!(report(&device), [1, 45, 41, 42], "the program did not change it");
+        assert_eq!(report(&device), [2, 20, 30, 40], "the callback injected another");
         eventually("the callback ends", || (seen(&state).runs == run).then_some(()));
         let seen = seen(&state);
-        assert_eq!(seen.key, u64::from(device.id));
+        assert_eq!(seen.key, u64::from(device.id()));
         assert_eq!((code(seen.err[0]), code(seen.err[1])), (OK, OK));
     }
     drop(link);
-    device.sends([1, 50, 51, 52]);
-    assert_eq!(device.report(), [1, 50, 51, 52], "the program is no longer attached");
+    device.send(&[1, 50, 51, 52]).expect("it is there");
+    assert_eq!(report(&device), [1, 50, 51, 52], "the program is no longer attached");
     assert_eq!(seen(&state).entered, 3);
+}
+
+/// The next report that programs of user space get.
+#[track_caller]
+fn report(device: &Device) -> Vec<u8> {
+    let report = device.report(DEADLINE).expect("it is there");
+    report.unwrap_or_else(|| panic!("no report within {DEADLINE:?}"))
 }
 
 /// The object whose program sees the events of a device, its workqueue armed.
@@ -90,84 +94,4 @@ fn attached(device: u32) -> (Object, Link) {
 fn map(object: &Object, name: &str) -> MapHandle {
     let found = object.maps().find(|map| map.name() == name).expect("the map");
     MapHandle::try_from(&found).expect("a descriptor")
-}
-
-/// A device that the kernel takes for a real one; dropping this unplugs it.
-struct Device {
-    uhid: File,
-    hidraw: File,
-    id: u32,
-}
-
-impl Device {
-    fn new() -> Self {
-        // The numbers and sizes of <linux/uhid.h>.
-        const CREATE2: u32 = 11;
-        const BUS_USB: u16 = 3;
-        let unique = format!("bpf-wq-{}", std::process::id());
-        let mut event = CREATE2.to_ne_bytes().to_vec();
-        for (text, size) in [("bpf-wq test device", 128), ("", 64), (unique.as_str(), 64)] {
-            let mut field = text.as_bytes().to_vec();
-            field.resize(size, 0);
-            event.extend(field);
-        }
-        event.extend((DESCRIPTOR.len() as u16).to_ne_bytes());
-        event.extend(BUS_USB.to_ne_bytes());
-        for number in [0x1209_u32, 1, 0, 0] {
-            event.extend(number.to_ne_bytes());
-        }
-        event.extend(DESCRIPTOR);
-        let mut uhid = OpenOptions::new().read(true).write(true).open("/dev/uhid").expect(
-            "/dev/uhid, which the module uhid brings: `test_modules` of kernels.toml has it loaded",
-        );
-        uhid.write_all(&event).expect("a HID device");
-        let (id, hidraw) = eventually("the kernel takes the device", || find(&unique));
-        let mut device = Self { uhid, hidraw, id };
-        // Until its driver is ready, the kernel drops what the device sends, and says nothing.
-        eventually("reports arrive", || {
-            device.sends([2, 0, 0, 0]);
-            device.has_report(PollTimeout::ZERO).then_some(())
-        });
-        while device.has_report(PollTimeout::ZERO) {
-            device.report();
-        }
-        device
-    }
-
-    /// The device sends this report.
-    fn sends(&mut self, report: [u8; 4]) {
-        const INPUT2: u32 = 12;
-        let mut event = INPUT2.to_ne_bytes().to_vec();
-        event.extend((report.len() as u16).to_ne_bytes());
-        event.extend(report);
-        self.uhid.write_all(&event).expect("a report");
-    }
-
-    fn has_report(&self, limit: PollTimeout) -> bool {
-        let mut fds = [PollFd::new(self.hidraw.as_fd(), PollFlags::POLLIN)];
-        poll(&mut fds, limit).expect("poll") == 1
-    }
-
-    /// The next report that programs of user space get.
-    #[track_caller]
-    fn report(&mut self) -> Vec<u8> {
-        let limit = PollTimeout::try_from(DEADLINE).expect("a time limit");
-        assert!(self.has_report(limit), "no report within {DEADLINE:?}");
-        let mut report = [0; 64];
-        let size = self.hidraw.read(&mut report).expect("a report");
-        report[..size].to_vec()
-    }
-}
-
-/// The number of the device with this unique name, and its hidraw device, once it has both.
-fn find(unique: &str) -> Option<(u32, File)> {
-    let devices = fs::read_dir("/sys/bus/hid/devices").ok()?;
-    devices.flatten().map(|entry| entry.path()).find_map(|path| {
-        let info = fs::read_to_string(path.join("uevent")).ok()?;
-        info.lines().find(|line| *line == format!("HID_UNIQ={unique}"))?;
-        // BUS:VENDOR:PRODUCT.NUMBER
-        let id = u32::from_str_radix(path.extension()?.to_str()?, 16).ok()?;
-        let node = fs::read_dir(path.join("hidraw")).ok()?.next()?.ok()?.file_name();
-        Some((id, File::open(Path::new("/dev").join(node)).ok()?))
-    })
 }
