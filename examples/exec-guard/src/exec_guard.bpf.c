@@ -357,7 +357,8 @@ int BPF_PROG(on_open, struct file *file, int ret)
 	/* Whoever is watched is no agent, whatever thread has had this number before. */
 	if (!is_watched()) {
 		opened = bpf_map_lookup_elem(&openers, &thread);
-		if (opened)
+		/* The first one: overlayfs then opens the file that is below. */
+		if (opened && !opened->of[0])
 			subject_of_file(file, OF_OPEN, opened);
 		return ret;
 	}

@@ -60,7 +60,7 @@ struct {
 	__type(value, struct digest);
 } digests SEC(".maps");
 
-/* The agent's threads, and what each has opened last: so it knows files by what they are here. */
+/* The agent's threads, and what each has opened: so it knows files by what they are here. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 64);
