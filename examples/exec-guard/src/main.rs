@@ -156,7 +156,6 @@ fn connect(cgroup: &Path, addresses: &[IpAddr]) -> Result<()> {
     let procs = cgroup.join("cgroup.procs");
     fs::write(&procs, "0").with_context(|| format!("cannot write {}", procs.display()))?;
     let mut out = io::stdout().lock();
-    let mut sockets = Vec::new();
     for address in addresses {
         let any: IpAddr = if address.is_ipv4() {
             std::net::Ipv4Addr::UNSPECIFIED.into()
@@ -169,7 +168,6 @@ fn connect(cgroup: &Path, addresses: &[IpAddr]) -> Result<()> {
             Err(error) => writeln!(out, "{address}: {}", error.kind())?,
         }
         out.flush()?;
-        sockets.push(socket);
     }
     io::copy(&mut io::stdin(), &mut io::sink())?;
     Ok(())

@@ -17,7 +17,10 @@ fn what_is_no_answer_is_not_believed() {
     }
     let place = Place::new();
     let forged_first = ip("127.5.5.5");
-    let server = Server::new(&[forged_first]);
+    let lied_about = (1..=6).map(|n| ip(&format!("127.5.0.{n}")));
+    // Right answers would be that they are listed.
+    let lied_about: Vec<_> = lied_about.chain([forged_first]).collect();
+    let server = Server::new(&lied_about);
     let policy = place.policy(server.address, |policy| {
         policy.connect.when_unreachable = Action::Deny;
         policy.addresses.timeout_ms = 300;
@@ -26,7 +29,7 @@ fn what_is_no_answer_is_not_believed() {
     let lies = [Does::Garbage, Does::OtherNumber, Does::OtherName, Does::OutOfRange, Does::Cut];
     for (n, does) in lies.into_iter().chain([Does::Fail]).enumerate() {
         server.does(does);
-        let address = Ipv4Addr::new(127, 5, 0, u8::try_from(n + 1).expect("few")).into();
+        let address = lied_about[n];
         assert!(place.may_connect(address), "{does:?}: it is not known yet");
         let verdict = guarded.learns(&Subject::address(address));
         assert_eq!(verdict, (Action::Deny, Why::Unreachable), "{does:?}");

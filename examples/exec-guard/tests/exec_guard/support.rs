@@ -305,7 +305,7 @@ fn answers(zone: &Zone, question: &[u8], does: Does) -> Vec<Vec<u8>> {
         Does::OtherNumber | Does::ForgedFirst => wrong[1] ^= 1,
         // The first character of the first label.
         Does::OtherName => wrong[13] ^= 1,
-        // The last byte but two of the only record, which is an address.
+        // The last byte but one of the only record, which is an address.
         Does::OutOfRange => {
             let at = wrong.len() - 2;
             wrong[at] = 255;
