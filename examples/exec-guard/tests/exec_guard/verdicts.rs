@@ -128,16 +128,15 @@ fn an_answer_holds_for_its_time_only() {
     let server = Server::with_ttl(&[address], 1);
     let policy = place.policy(server.address, |policy| policy.files.ttl_ms = 500);
     let guarded = Guarded::start(&place, &policy);
-    let file = subject(&guarded.guard, &program);
     for times in 1..=2 {
         assert!(place.may_run(&program));
-        assert!(place.may_connect(address), "it is unknown each time");
-        guarded.learns(&file);
-        assert_eq!(guarded.learns(&Subject::address(address)), (Action::Deny, Why::Bad));
+        assert!(place.may_connect(address), "it is unknown each time, though it is bad");
+        // This machine may be so slow that they are known and forgotten by now.
         let numbers = eventually("both are forgotten", || {
             let now = guarded.numbers();
             (now.expired == 2 * times).then_some(now)
         });
+        assert_eq!((numbers.unknown, numbers.learned), (2 * times, 2 * times), "{numbers:?}");
         assert_eq!((numbers.created, numbers.removed), (2 * times, 2 * times), "{numbers:?}");
         assert_eq!(server.asked() as u64, times);
     }
