@@ -86,7 +86,7 @@ impl Agent {
     pub fn start(guard: &Guard, policy: &Policy) -> Result<Self> {
         let shared = Arc::new(Shared {
             policy: policy.clone(),
-            answers: Answers::of(guard)?,
+            answers: Answers::of(guard, policy)?,
             scope: guard.scope().clone(),
             open: Mutex::default(),
             is_over: AtomicBool::new(false),

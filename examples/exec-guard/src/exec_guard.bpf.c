@@ -52,7 +52,7 @@ static long sweep_verdict(void *map, struct subject *subject, struct verdict *ve
 
 static long sweep_answer(void *map, struct subject *subject, struct answer *answer, __u64 *now)
 {
-	if (answer->expires_ns <= *now)
+	if (answer->until_ns <= *now)
 		bpf_map_delete_elem(&answers, subject);
 	return 0;
 }
@@ -125,9 +125,9 @@ static __always_inline int answered(struct question *question, __u64 now)
 	struct answer *answer = bpf_map_lookup_elem(&answers, &question->subject);
 	int err;
 
-	if (!answer || answer->expires_ns <= now)
+	if (!answer || answer->until_ns <= now)
 		return -EAGAIN;
-	err = learn(question, answer->action, answer->why, answer->expires_ns);
+	err = learn(question, answer->action, answer->why, now + answer->ttl_ns);
 	if (!err) {
 		bpf_wq_add(counts.learned, 1);
 		bpf_map_delete_elem(&answers, &question->subject);

@@ -218,14 +218,17 @@ impl Guard {
 pub(crate) struct Answers {
     answers: MapHandle,
     digests: MapHandle,
+    late_ns: u64,
 }
 
 impl Answers {
-    pub(crate) fn of(guard: &Guard) -> Result<Self> {
-        Ok(Self { answers: guard.map("answers")?, digests: guard.map("digests")? })
+    pub(crate) fn of(guard: &Guard, policy: &Policy) -> Result<Self> {
+        // No wait of the workqueue is longer; twice that, as workers may be busy.
+        let late_ns = 2 * policy.questions.again_ms * 1_000_000;
+        Ok(Self { answers: guard.map("answers")?, digests: guard.map("digests")?, late_ns })
     }
 
-    /// From now on, for so long.
+    /// For so long from when it is applied, which the workqueue does when it looks again.
     pub(crate) fn put(
         &self,
         subject: &Subject,
@@ -235,7 +238,8 @@ impl Answers {
     ) -> Result<()> {
         let ttl_ns = u64::try_from(ttl.as_nanos())?;
         let answer = Answer {
-            expires_ns: now_ns().saturating_add(ttl_ns),
+            until_ns: now_ns() + ttl_ns + self.late_ns,
+            ttl_ns,
             action: action as u32,
             why: why as u32,
         };

@@ -34,7 +34,8 @@ struct {
 
 /* As the agent writes them. Who asks next finds also what came too late for whom it was for. */
 struct answer {
-	__u64 expires_ns;
+	__u64 until_ns; /* nobody needs it any more */
+	__u64 ttl_ns;	/* from when it is applied, as that may be late */
 	__u32 action;
 	__u32 why;
 };
