@@ -1,0 +1,187 @@
+//! `exec-guard demo`.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::{IpAddr, UdpSocket};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use exec_guard::agent::Agent;
+use exec_guard::cgroup::Own;
+use exec_guard::database::{self, Known};
+use exec_guard::digest;
+use exec_guard::events::{Event, Events};
+use exec_guard::guard::Guard;
+use exec_guard::policy::Policy;
+
+const ZONE: &str = "list.demo.";
+const LISTED: &str = "127.66.6.6";
+const FINE: &str = "127.1.1.1";
+
+/// Most that anything here takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What is shown, and what it is shown with.
+struct Demo {
+    own: Own,
+    events: Events,
+}
+
+/// Shows programs and addresses before and after they are known.
+pub fn run() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let own = Own::new()?;
+    let [fine, bad] = ["fine", "bad"].map(|name| directory.path().join(name));
+    program(&fine, "/bin/true")?;
+    program(&bad, "/bin/sleep")?;
+    let files = directory.path().join("files.db");
+    let digest = digest::of_contents(&mut fs::File::open(&bad)?)?;
+    database::write(&files, &[(digest, Known::Bad)])?;
+    let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
+    if !up.context("cannot run ip: install iproute2")?.success() {
+        bail!("the loopback interface cannot be set up: run as root");
+    }
+    let mut server = Server::start()?;
+    let policy = Policy::parse(&policy(&files, server.port))?;
+    let guard = Guard::start(&policy, &own.path(), Path::new("/sys/fs/bpf"))?;
+    let agent = Agent::start(&guard, &policy)?;
+    let mut demo = Demo { own, events: Events::of(&guard)? };
+
+    println!("A cgroup is guarded: what nobody knows is allowed, and asked for.\n");
+    println!("A program that no database has, twice:");
+    demo.execute(&fine)?;
+    demo.until_learned()?;
+    demo.execute(&fine)?;
+    demo.show()?;
+    println!("\nA program that is bad, as it runs already, and again:");
+    let mut running = demo.spawn(&bad)?;
+    demo.until_learned()?;
+    println!("   it has ended: {}", running.wait()?);
+    demo.execute(&bad)?;
+    demo.show()?;
+    for (what, address) in [("An address that is not listed", FINE), ("One that is", LISTED)] {
+        println!("\n{what}, twice:");
+        demo.connect(address)?;
+        demo.until_learned()?;
+        demo.connect(address)?;
+        demo.show()?;
+    }
+    server.end()?;
+    println!("\nThe DNS server is gone; another address, twice:");
+    demo.connect("127.2.2.2")?;
+    demo.until_learned()?;
+    demo.connect("127.2.2.2")?;
+    demo.show()?;
+
+    drop(agent);
+    println!("\n{}", guard.numbers()?);
+    println!("{}", guard.stop()?);
+    Ok(())
+}
+
+/// One that nobody knows: another, with something behind it.
+fn program(path: &Path, of: &str) -> Result<()> {
+    fs::copy(of, path).with_context(|| format!("cannot copy {of}"))?;
+    let mut file = fs::OpenOptions::new().append(true).open(path)?;
+    file.write_all(b"demo")?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+fn policy(files: &Path, port: u16) -> String {
+    format!(
+        r#"
+        exec = {{ unknown = "allow", unlisted = "allow", when_unreachable = "log", revoke = "kill" }}
+        open = {{ unknown = "allow", unlisted = "allow", when_unreachable = "log", revoke = "leave" }}
+        connect = {{ unknown = "allow", when_unreachable = "log", revoke = "leave" }}
+        files = {{ database = "{}", ttl_ms = 60_000 }}
+        [addresses]
+        server = "127.0.0.1:{port}"
+        zone = "{ZONE}"
+        timeout_ms = 1000
+        tries = 2
+        ttl_ms = 60_000
+        "#,
+        files.display()
+    )
+}
+
+impl Demo {
+    fn spawn(&self, program: &Path) -> Result<Child> {
+        let script = "exec \"$0\" 1000";
+        let mut command = self.own.shell(script, program);
+        command.stderr(Stdio::null()).spawn().context("cannot run /bin/sh")
+    }
+
+    fn execute(&self, program: &Path) -> Result<()> {
+        let status = self.spawn(program)?.wait()?;
+        let how = if status.success() { "it runs" } else { "it may not run" };
+        println!("   {how}");
+        Ok(())
+    }
+
+    fn connect(&self, address: &str) -> Result<()> {
+        let own = std::env::current_exe()?;
+        let mut connect = Command::new(own);
+        connect.arg("connect").arg(self.own.path()).arg(address).stdin(Stdio::null());
+        let output = connect.output()?;
+        println!("   {}", String::from_utf8_lossy(&output.stdout).trim());
+        Ok(())
+    }
+
+    /// Shows what happens until a verdict is learned.
+    fn until_learned(&mut self) -> Result<()> {
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
+            let events = self.events.wait(Duration::from_millis(50))?;
+            events.iter().for_each(show);
+            if events.iter().any(|event| event.process.is_none()) {
+                return Ok(());
+            }
+        }
+        bail!("nothing was learned within {PATIENCE:?}")
+    }
+
+    fn show(&mut self) -> Result<()> {
+        self.events.wait(Duration::ZERO)?.iter().for_each(show);
+        Ok(())
+    }
+}
+
+fn show(event: &Event) {
+    println!("   {event}");
+}
+
+/// A DNS server, in a process of its own.
+struct Server {
+    process: Child,
+    port: u16,
+}
+
+impl Server {
+    fn start() -> Result<Self> {
+        // A port that is free: nobody else takes it here.
+        let port = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
+        let own: PathBuf = std::env::current_exe()?;
+        let listed: IpAddr = LISTED.parse()?;
+        let mut serve = Command::new(own);
+        serve.args(["serve-list", "--zone", ZONE, "--listen", &format!("127.0.0.1:{port}")]);
+        let process = serve.arg(listed.to_string()).stderr(Stdio::null()).spawn()?;
+        Ok(Self { process, port })
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ended = self.end();
+    }
+}

@@ -1,0 +1,400 @@
+//! A cgroup to guard, files and a database, a DNS server that does as it is told.
+
+use std::fs;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use bpf_wq_tests::{eventually, needs_bpf_wq, needs_config};
+use exec_guard::agent::Agent;
+use exec_guard::cgroup::Own;
+use exec_guard::database::{self, Known};
+use exec_guard::digest;
+use exec_guard::guard::{Guard, Numbers};
+use exec_guard::policy::Policy;
+use exec_guard::server::Zone;
+use exec_guard::subject::{Action, Subject, Why};
+use tempfile::TempDir;
+
+/// Of all guards.
+pub const PINS: &str = "/sys/fs/bpf";
+
+/// The list.
+pub const ZONE: &str = "list.test.";
+
+pub fn can_run() -> bool {
+    needs_bpf_wq() && needs_config("CONFIG_BPF_LSM", "LSM programs decide")
+}
+
+/// What a test needs beside a guard.
+pub struct Place {
+    pub own: Own,
+    pub directory: TempDir,
+}
+
+impl Place {
+    #[track_caller]
+    pub fn new() -> Self {
+        let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
+        assert!(up.expect("ip runs").success());
+        let place = Self {
+            own: Own::new().expect("a cgroup"),
+            directory: TempDir::new().expect("a directory"),
+        };
+        database::write(&place.database(), &[]).expect("a database");
+        place
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.path("files.db")
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A policy that asks for all, and allows it until then; `with` changes it.
+    #[track_caller]
+    pub fn policy(&self, server: SocketAddr, with: impl FnOnce(&mut Policy)) -> Policy {
+        let mut policy = Policy::parse(&self.policy_text(server)).expect("a policy");
+        with(&mut policy);
+        policy
+    }
+
+    pub fn policy_text(&self, server: SocketAddr) -> String {
+        format!(
+            r#"
+            [exec]
+            unknown = "allow"
+            unlisted = "allow"
+            when_unreachable = "log"
+            revoke = "kill"
+            [open]
+            unknown = "allow"
+            unlisted = "allow"
+            when_unreachable = "log"
+            revoke = "leave"
+            [connect]
+            unknown = "allow"
+            when_unreachable = "log"
+            revoke = "leave"
+            [files]
+            database = "{}"
+            ttl_ms = 600_000
+            [addresses]
+            server = "{server}"
+            zone = "{ZONE}"
+            timeout_ms = 60_000
+            tries = 1
+            ttl_ms = 600_000
+            [questions]
+            again_ms = 61_000
+            tries = 1
+            unreachable_ms = 600_000
+            "#,
+            self.database().display()
+        )
+    }
+
+    /// A program, as another one with something behind it: so nobody knows it.
+    #[track_caller]
+    pub fn program(&self, name: &str, of: &str) -> PathBuf {
+        let mut bytes = fs::read(of).expect("a program");
+        bytes.extend_from_slice(name.as_bytes());
+        let path = self.path(name);
+        fs::write(&path, bytes).expect("it is written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        path
+    }
+
+    /// Puts a file into the database.
+    #[track_caller]
+    pub fn know(&self, path: &Path, known: Known) {
+        let mut file = fs::File::open(path).expect("it is there");
+        let digest = digest::of_contents(&mut file).expect("it can be read");
+        database::write(&self.database(), &[(digest, known)]).expect("it is written");
+    }
+
+    #[track_caller]
+    pub fn guard(&self, policy: &Policy) -> Guard {
+        Guard::start(policy, &self.own.path(), Path::new(PINS)).expect("it starts")
+    }
+
+    /// Starts a program in the cgroup: that it is executed is decided there.
+    pub fn start(&self, program: &Path, arguments: &[&str]) -> io::Result<Child> {
+        let mut procs =
+            fs::OpenOptions::new().write(true).open(self.own.path().join("cgroup.procs"))?;
+        let mut command = Command::new(program);
+        command.args(arguments);
+        // SAFETY: writing to a descriptor is async-signal-safe.
+        unsafe { command.pre_exec(move || procs.write_all(b"0")) };
+        command.spawn()
+    }
+
+    /// Runs one, and says whether it was allowed to.
+    #[track_caller]
+    pub fn may_run(&self, program: &Path) -> bool {
+        let ended = self.run(program);
+        assert!(ended.is_none_or(|status| status.success()), "{ended:?}");
+        ended.is_some()
+    }
+
+    /// Runs one, and says whether it was allowed to begin: what turns out bad meanwhile is killed.
+    #[track_caller]
+    pub fn is_let_in(&self, program: &Path) -> bool {
+        self.run(program).is_some()
+    }
+
+    /// How one has ended, if it was allowed to begin.
+    #[track_caller]
+    fn run(&self, program: &Path) -> Option<ExitStatus> {
+        match self.start(program, &[]) {
+            Ok(mut child) => Some(child.wait().expect("it ends")),
+            Err(error) => {
+                assert_eq!(error.raw_os_error(), Some(nix::libc::EPERM), "{error}");
+                None
+            }
+        }
+    }
+
+    /// Whether a process in the cgroup may read a file.
+    #[track_caller]
+    pub fn may_open(&self, path: &Path) -> bool {
+        let mut command = self.own.shell("exec 3< \"$0\"", path);
+        command.stderr(Stdio::null()).status().expect("it starts").success()
+    }
+
+    /// Connects to addresses, in a process in the cgroup.
+    #[track_caller]
+    pub fn connect(&self, addresses: &[IpAddr]) -> Connected {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_exec-guard"))
+            .arg("connect")
+            .arg(self.own.path())
+            .args(addresses.iter().map(IpAddr::to_string))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let out = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let mut connected = Connected { child, allowed: Vec::new() };
+        for line in out.take(addresses.len()) {
+            connected.allowed.push(!line.expect("text").ends_with("permission denied"));
+        }
+        assert_eq!(connected.allowed.len(), addresses.len());
+        connected
+    }
+
+    #[track_caller]
+    pub fn may_connect(&self, address: IpAddr) -> bool {
+        self.connect(&[address]).allowed[0]
+    }
+}
+
+/// A process that has connected, or tried to.
+pub struct Connected {
+    pub child: Child,
+    pub allowed: Vec<bool>,
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        let _killed = self.child.kill();
+        let _status = self.child.wait();
+    }
+}
+
+/// A test that fails leaves nothing to others.
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Ok(cgroup) = fs::metadata(self.own.path()) {
+            let pins = Path::new(PINS).join(format!("exec-guard-{}", cgroup.ino()));
+            let _none = bpf_wq::clear_pins(&pins, None, Duration::ZERO);
+            let _none = fs::remove_dir(pins);
+        }
+    }
+}
+
+/// What a server does with a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Does {
+    Answer,
+    /// Not before it is told to do something else.
+    Hold,
+    /// No DNS message.
+    Garbage,
+    /// The right answer, but for its number.
+    OtherNumber,
+    /// The answer to another question.
+    OtherName,
+    /// An address that means nothing.
+    OutOfRange,
+    /// Half of it.
+    Cut,
+    /// SERVFAIL.
+    Fail,
+    /// A wrong one, and then the right one.
+    ForgedFirst,
+}
+
+pub struct Server {
+    pub address: SocketAddr,
+    does: Arc<Mutex<Does>>,
+    asked: Arc<AtomicUsize>,
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    #[track_caller]
+    pub fn new(listed: &[IpAddr]) -> Self {
+        Self::with_ttl(listed, 600)
+    }
+
+    #[track_caller]
+    pub fn with_ttl(listed: &[IpAddr], ttl_s: u32) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");
+        let zone = Zone::new(&ZONE.parse().expect("a name"), ttl_s, listed).expect("a zone");
+        let address = socket.local_addr().expect("an address");
+        let does = Arc::new(Mutex::new(Does::Answer));
+        let (asked, is_over) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+        let shared = (does.clone(), asked.clone(), is_over.clone());
+        let thread = thread::spawn(move || {
+            let (does, asked, is_over) = shared;
+            let mut held = Vec::new();
+            let mut packet = [0; 512];
+            while !is_over.load(Ordering::Relaxed) {
+                if let Ok((length, from)) = socket.recv_from(&mut packet) {
+                    held.push((packet[..length].to_vec(), from));
+                    asked.fetch_add(1, Ordering::Relaxed);
+                }
+                let does = *does.lock().expect("no panic");
+                if does == Does::Hold {
+                    continue;
+                }
+                for (question, from) in held.drain(..) {
+                    for answer in answers(&zone, &question, does) {
+                        // Who does not wait any more has closed the port.
+                        let _sent = socket.send_to(&answer, from);
+                    }
+                }
+            }
+        });
+        Self { address, does, asked, is_over, thread: Some(thread) }
+    }
+
+    pub fn does(&self, what: Does) {
+        *self.does.lock().expect("no panic") = what;
+    }
+
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        let _panicked = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// By bytes, as a liar would: offsets are those of RFC 1035, 4.1.
+fn answers(zone: &Zone, question: &[u8], does: Does) -> Vec<Vec<u8>> {
+    let right = zone.answer(question).expect("a question");
+    let mut wrong = right.clone();
+    match does {
+        Does::Answer | Does::Hold => return vec![right],
+        Does::Garbage => wrong = b"no DNS message".to_vec(),
+        Does::OtherNumber | Does::ForgedFirst => wrong[1] ^= 1,
+        // The first character of the first label.
+        Does::OtherName => wrong[13] ^= 1,
+        // The last byte but one of the only record, which is an address.
+        Does::OutOfRange => {
+            let at = wrong.len() - 2;
+            wrong[at] = 255;
+        }
+        Does::Cut => wrong[2] |= 2,
+        Does::Fail => {
+            wrong.truncate(question.len());
+            // Without records.
+            wrong[6..12].fill(0);
+            wrong[3] = wrong[3] & 0xf0 | 2;
+        }
+    }
+    if does == Does::ForgedFirst { vec![wrong, right] } else { vec![wrong] }
+}
+
+/// A guard with its agent.
+pub struct Guarded {
+    pub guard: Guard,
+    pub agent: Agent,
+}
+
+impl Guarded {
+    #[track_caller]
+    pub fn start(place: &Place, policy: &Policy) -> Self {
+        let guard = place.guard(policy);
+        let agent = Agent::start(&guard, policy).expect("it starts");
+        Self { guard, agent }
+    }
+
+    #[track_caller]
+    pub fn numbers(&self) -> Numbers {
+        self.guard.numbers().expect("the map can be read")
+    }
+
+    /// Waits until a verdict is known.
+    #[track_caller]
+    pub fn learns(&self, subject: &Subject) -> (Action, Why) {
+        learns(&self.guard, subject)
+    }
+
+    #[track_caller]
+    pub fn stop(self) {
+        drop(self.agent);
+        stop(self.guard);
+    }
+}
+
+#[track_caller]
+pub fn learns(guard: &Guard, subject: &Subject) -> (Action, Why) {
+    eventually("it is known", || guard.verdict(subject).expect("the map can be read"))
+}
+
+/// As it is executed.
+#[track_caller]
+pub fn subject(guard: &Guard, path: &Path) -> Subject {
+    opened(guard, path).executed()
+}
+
+/// As it is opened.
+#[track_caller]
+pub fn opened(guard: &Guard, path: &Path) -> Subject {
+    guard.opener().expect("an opener").open(path).expect("it is there").1
+}
+
+#[track_caller]
+pub fn stop(guard: Guard) {
+    let drained = guard.stop().expect("it stops");
+    assert!(drained.is_complete(), "{drained}");
+    assert_nothing_is_left();
+}
+
+#[track_caller]
+pub fn assert_nothing_is_left() {
+    let left = || {
+        let pins = fs::read_dir(PINS).expect("a bpffs").flatten();
+        pins.map(|pin| pin.file_name()).find(|name| name.to_string_lossy().contains("exec-guard"))
+    };
+    assert_eq!(left(), None);
+    let loaded = || libbpf_rs::query::ProgInfoIter::default().any(|p| p.name == "on_exec");
+    eventually("the programs are gone", || (!loaded()).then_some(()));
+}
