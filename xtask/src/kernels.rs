@@ -9,11 +9,12 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::cache::Cache;
-use crate::config::{Matrix, Pinned};
+use crate::config::{Build, Matrix, Pinned};
 use crate::deb::Deb;
 use crate::download::{self, hex};
 use crate::modules::Available;
-use crate::{failure, initramfs, mirror};
+use crate::options::Options;
+use crate::{build, failure, initramfs, mirror};
 
 /// Part of every key: another layout of an entry is another entry.
 const LAYOUT: &str = "1";
@@ -40,6 +41,14 @@ impl Choice {
             Choice::Image { path, .. } => {
                 path.file_name().unwrap_or_default().to_string_lossy().into_owned()
             }
+        }
+    }
+
+    /// The only test targets that run on it; all, if there is none.
+    pub fn tests(&self) -> &[String] {
+        match self {
+            Choice::Pinned(pinned) => &pinned.tests,
+            Choice::Image { .. } => &[],
         }
     }
 }
@@ -112,7 +121,8 @@ fn check_image(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes the kernel ready to boot: fetches it unless it is in the cache, and makes its initramfs.
+/// Makes the kernel ready to boot: fetches or builds it unless it is in the cache, and makes its
+/// initramfs.
 pub fn ensure(
     choice: &Choice,
     matrix: &Matrix,
@@ -133,12 +143,15 @@ fn ensure_pinned(
     cache: &Cache,
     mirror: Option<&str>,
 ) -> Result<Kernel> {
-    let key = key(pinned, matrix);
+    let key = key(pinned, matrix)?;
     let entry = cache.entry(&key);
     if !entry.exists() {
         let _lock = cache.lock(&key)?;
         if !entry.exists() {
-            fetch_pinned(pinned, matrix, cache, &key, mirror)?;
+            match &pinned.build {
+                Some(from) => build_pinned(pinned, from, matrix, cache, &key, mirror)?,
+                None => fetch_pinned(pinned, matrix, cache, &key, mirror)?,
+            }
         }
     }
     let modules = entry.join("modules.cpio");
@@ -152,15 +165,37 @@ fn ensure_pinned(
 }
 
 /// Names a kernel's place in the cache, after all that decides what is there.
-fn key(pinned: &Pinned, matrix: &Matrix) -> String {
+fn key(pinned: &Pinned, matrix: &Matrix) -> Result<String> {
     let mut hash = Sha256::new();
-    let packages = pinned.package.iter().map(|package| &package.sha256);
-    for part in packages.chain(&matrix.modules).chain(&matrix.test_modules) {
-        hash.update(part);
-        hash.update("\n");
+    if let Some(from) = &pinned.build {
+        hash.update(format!("{}\n", from.source.sha256));
+        hash.update(Options::read(from, &matrix.root)?.text());
+    } else {
+        let packages = pinned.package.iter().map(|package| &package.sha256);
+        for part in packages.chain(&matrix.modules).chain(&matrix.test_modules) {
+            hash.update(part);
+            hash.update("\n");
+        }
     }
     hash.update(LAYOUT);
-    format!("{}-{}", pinned.release, &hex(&hash.finalize())[..12])
+    Ok(format!("{}-{}", pinned.release, &hex(&hash.finalize())[..12]))
+}
+
+fn build_pinned(
+    pinned: &Pinned,
+    from: &Build,
+    matrix: &Matrix,
+    cache: &Cache,
+    key: &str,
+    mirror: Option<&str>,
+) -> Result<()> {
+    let options = Options::read(from, &matrix.root)?;
+    let built = build::build(pinned, from, &options, cache, key, mirror)?;
+    let no_modules = initramfs::modules(&[])?;
+    let files =
+        [("vmlinuz", &built.vmlinuz), ("config", &built.config), ("modules.cpio", &no_modules)];
+    cache.install(key, &files.map(|(name, content)| (name, &content[..])))?;
+    Ok(())
 }
 
 fn fetch_pinned(
@@ -305,13 +340,12 @@ struct Row<'a> {
 
 /// Prints the matrix: as a table, or as a JSON array of `{series, version, release, cached}`.
 pub fn list(matrix: &Matrix, cache: &Cache, json: bool) -> Result<()> {
-    let rows = matrix.kernel.iter().map(|kernel| Row {
-        series: &kernel.series,
-        version: &kernel.version,
-        release: &kernel.release,
-        cached: cache.entry(&key(kernel, matrix)).exists(),
-    });
-    let rows: Vec<Row> = rows.collect();
+    let mut rows = Vec::new();
+    for kernel in &matrix.kernel {
+        let cached = cache.entry(&key(kernel, matrix)?).exists();
+        let Pinned { series, version, release, .. } = kernel;
+        rows.push(Row { series, version, release, cached });
+    }
     let mut out = io::stdout().lock();
     if json {
         serde_json::to_writer(&mut out, &rows)?;
@@ -320,20 +354,49 @@ pub fn list(matrix: &Matrix, cache: &Cache, json: bool) -> Result<()> {
     }
     writeln!(
         out,
-        "{:<8}{:<11}{:<24}{:<8}{:>11}",
+        "{:<10}{:<11}{:<24}{:<8}{:>11}",
         "series", "version", "release", "cached", "to fetch"
     )?;
     for (row, kernel) in rows.iter().zip(&matrix.kernel) {
-        let bytes: u64 = kernel.package.iter().map(|package| package.bytes).sum();
-        let (cached, size) = match row.cached {
-            true => ("yes", "-".to_owned()),
-            false => ("no", format!("{} MB", bytes.div_ceil(1_000_000))),
+        let source = kernel.build.iter().map(|build| &build.source);
+        let bytes: u64 = kernel.package.iter().chain(source).map(|package| package.bytes).sum();
+        let (cached, size, build) = match (row.cached, &kernel.build) {
+            (true, _) => ("yes", "-".to_owned(), ""),
+            (false, build) => {
+                let build = if build.is_some() { ", to build" } else { "" };
+                ("no", format!("{} MB", bytes.div_ceil(1_000_000)), build)
+            }
         };
         writeln!(
             out,
-            "{:<8}{:<11}{:<24}{cached:<8}{size:>11}",
+            "{:<10}{:<11}{:<24}{cached:<8}{size:>11}{build}",
             row.series, row.version, row.release
         )?;
+    }
+    Ok(())
+}
+
+/// Builds the named kernels of the matrix, or all that are built, unless they are in the cache. A
+/// kernel is also named by the first two parts of its version.
+pub fn build(matrix: &Matrix, words: &[String], cache: &Cache, mirror: Option<&str>) -> Result<()> {
+    let built: Vec<&Pinned> =
+        matrix.kernel.iter().filter(|kernel| kernel.build.is_some()).collect();
+    let is = |kernel: &Pinned, word: &str| {
+        [&kernel.series, &kernel.version, &kernel.release].contains(&&word.to_owned())
+            || kernel.version.splitn(3, '.').take(2).eq(word.split('.'))
+    };
+    if let Some(word) = words.iter().find(|word| !built.iter().any(|kernel| is(kernel, word))) {
+        let series: Vec<&str> = built.iter().map(|kernel| &*kernel.series).collect();
+        return Err(failure::usage(format!(
+            "no kernel {word} is built: there are {}",
+            series.join(", ")
+        )));
+    }
+    for pinned in built {
+        if words.is_empty() || words.iter().any(|word| is(pinned, word)) {
+            let kernel = ensure(&Choice::Pinned(pinned.clone()), matrix, cache, mirror)?;
+            println!("{} {}", kernel.name, kernel.vmlinuz.display());
+        }
     }
     Ok(())
 }
@@ -357,7 +420,14 @@ mod tests {
         let kernel = |version: &str| {
             let (series, _) = version.rsplit_once('.').unwrap();
             let release = format!("{version}-amd64");
-            Pinned { series: series.into(), version: version.into(), release, package: vec![] }
+            Pinned {
+                series: series.into(),
+                version: version.into(),
+                release,
+                package: vec![],
+                build: None,
+                tests: vec![],
+            }
         };
         let kernel = ["6.9.8", "6.10.2", "6.2.1"].map(kernel).to_vec();
         Matrix { root: PathBuf::new(), modules: vec![], test_modules: vec![], kernel }

@@ -3,6 +3,7 @@
 
 pub mod accel;
 pub mod batch;
+pub mod build;
 pub mod cache;
 pub mod cli;
 pub mod compatibility;
@@ -26,6 +27,7 @@ pub mod mirror;
 pub mod modules;
 pub mod mutate;
 pub mod notes;
+pub mod options;
 pub mod page;
 pub mod report;
 pub mod rules;

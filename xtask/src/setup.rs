@@ -103,6 +103,26 @@ const TOOLS: &[Tool] = &[
     },
 ];
 
+/// For a kernel that is built.
+const BUILD_TOOLS: &[Tool] = &[
+    Tool { what: "flex", sign: Sign::Program(&["flex"]), apt: "flex", dnf: "flex", pacman: "flex" },
+    Tool {
+        what: "bison",
+        sign: Sign::Program(&["bison"]),
+        apt: "bison",
+        dnf: "bison",
+        pacman: "bison",
+    },
+    Tool { what: "bc", sign: Sign::Program(&["bc"]), apt: "bc", dnf: "bc", pacman: "bc" },
+    Tool {
+        what: "pahole",
+        sign: Sign::Program(&["pahole"]),
+        apt: "pahole",
+        dnf: "dwarves",
+        pacman: "pahole",
+    },
+];
+
 impl Tool {
     fn is_there(&self) -> bool {
         match &self.sign {
@@ -120,7 +140,16 @@ impl Tool {
 /// Makes sure that all tools are there. On a machine with apt it installs what is missing, with
 /// sudo when it does not run as root; elsewhere it says which packages have it.
 pub fn ensure_tools() -> Result<()> {
-    let missing: Vec<&Tool> = TOOLS.iter().filter(|tool| !tool.is_there()).collect();
+    ensure(TOOLS)
+}
+
+/// As [`ensure_tools`], for what a kernel is built with beside them.
+pub fn ensure_build_tools() -> Result<()> {
+    ensure(BUILD_TOOLS)
+}
+
+fn ensure(tools: &[Tool]) -> Result<()> {
+    let missing: Vec<&Tool> = tools.iter().filter(|tool| !tool.is_there()).collect();
     if missing.is_empty() {
         return Ok(());
     }
