@@ -12,7 +12,7 @@ use crate::config::Matrix;
 use crate::failure::Exit;
 use crate::session::Session;
 use crate::workspace::Workspace;
-use crate::{guardian, guest, interrupt, kernels, setup};
+use crate::{guardian, guest, interrupt, kernels_command, setup};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -226,13 +226,18 @@ fn run_on_host(command: Command, place: &Place) -> Result<Exit> {
         Command::Setup => setup::ensure_tools().map(|()| Exit::Passed)?,
         Command::Kernels { json, command: None } => {
             let workspace = Workspace::find()?;
-            kernels::list(&Matrix::load(&workspace.root)?, &place.cache()?, json)?;
+            kernels_command::list(&Matrix::load(&workspace.root)?, &place.cache()?, json)?;
             Exit::Passed
         }
         Command::Kernels { json: _, command: Some(KernelsCommand::Fetch { kernels: words }) } => {
             let session = Session::open(place)?;
             setup::ensure_tools()?;
-            kernels::fetch(&session.matrix, &words, &place.cache()?, place.mirror.as_deref())?;
+            kernels_command::fetch(
+                &session.matrix,
+                &words,
+                &place.cache()?,
+                place.mirror.as_deref(),
+            )?;
             // A guest of plain vmtest runs `cargo test` on what the host has built.
             session.workspace.build_tests(&[])?;
             Exit::Passed
@@ -241,7 +246,7 @@ fn run_on_host(command: Command, place: &Place) -> Result<Exit> {
             let workspace = Workspace::find()?;
             let matrix = Matrix::load(&workspace.root)?;
             setup::ensure_tools()?;
-            kernels::build(&matrix, &words, &place.cache()?, place.mirror.as_deref())?;
+            kernels_command::build(&matrix, &words, &place.cache()?, place.mirror.as_deref())?;
             Exit::Passed
         }
         Command::Demo { name, args, on } => Session::open(place)?.demo(name, args, &on)?,

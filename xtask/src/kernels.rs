@@ -1,11 +1,10 @@
 //! Kernels: chosen by a word, fetched, made ready to boot.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::cache::Cache;
@@ -165,7 +164,7 @@ fn ensure_pinned(
 }
 
 /// Names a kernel's place in the cache, after all that decides what is there.
-fn key(pinned: &Pinned, matrix: &Matrix) -> Result<String> {
+pub fn key(pinned: &Pinned, matrix: &Matrix) -> Result<String> {
     let mut hash = Sha256::new();
     if let Some(from) = &pinned.build {
         hash.update(format!("{}\n", from.source.sha256));
@@ -327,87 +326,6 @@ fn link(root: &Path, series: &str, entry: &Path) -> Result<()> {
         .and_then(|()| make(series, entry))
         .and_then(|()| make("workspace", root))
         .with_context(|| format!("linking {}", directory.join(series).display()))
-}
-
-/// A row of the list of kernels.
-#[derive(Serialize)]
-struct Row<'a> {
-    series: &'a str,
-    version: &'a str,
-    release: &'a str,
-    cached: bool,
-}
-
-/// Prints the matrix: as a table, or as a JSON array of `{series, version, release, cached}`.
-pub fn list(matrix: &Matrix, cache: &Cache, json: bool) -> Result<()> {
-    let mut rows = Vec::new();
-    for kernel in &matrix.kernel {
-        let cached = cache.entry(&key(kernel, matrix)?).exists();
-        let Pinned { series, version, release, .. } = kernel;
-        rows.push(Row { series, version, release, cached });
-    }
-    let mut out = io::stdout().lock();
-    if json {
-        serde_json::to_writer(&mut out, &rows)?;
-        writeln!(out)?;
-        return Ok(());
-    }
-    writeln!(
-        out,
-        "{:<10}{:<11}{:<24}{:<8}{:>11}",
-        "series", "version", "release", "cached", "to fetch"
-    )?;
-    for (row, kernel) in rows.iter().zip(&matrix.kernel) {
-        let source = kernel.build.iter().map(|build| &build.source);
-        let bytes: u64 = kernel.package.iter().chain(source).map(|package| package.bytes).sum();
-        let (cached, size, build) = match (row.cached, &kernel.build) {
-            (true, _) => ("yes", "-".to_owned(), ""),
-            (false, build) => {
-                let build = if build.is_some() { ", to build" } else { "" };
-                ("no", format!("{} MB", bytes.div_ceil(1_000_000)), build)
-            }
-        };
-        writeln!(
-            out,
-            "{:<10}{:<11}{:<24}{cached:<8}{size:>11}{build}",
-            row.series, row.version, row.release
-        )?;
-    }
-    Ok(())
-}
-
-/// Builds the named kernels of the matrix, or all that are built, unless they are in the cache. A
-/// kernel is also named by the first two parts of its version.
-pub fn build(matrix: &Matrix, words: &[String], cache: &Cache, mirror: Option<&str>) -> Result<()> {
-    let built: Vec<&Pinned> =
-        matrix.kernel.iter().filter(|kernel| kernel.build.is_some()).collect();
-    let is = |kernel: &Pinned, word: &str| {
-        [&kernel.series, &kernel.version, &kernel.release].contains(&&word.to_owned())
-            || kernel.version.splitn(3, '.').take(2).eq(word.split('.'))
-    };
-    if let Some(word) = words.iter().find(|word| !built.iter().any(|kernel| is(kernel, word))) {
-        let series: Vec<&str> = built.iter().map(|kernel| &*kernel.series).collect();
-        return Err(failure::usage(format!(
-            "no kernel {word} is built: there are {}",
-            series.join(", ")
-        )));
-    }
-    for pinned in built {
-        if words.is_empty() || words.iter().any(|word| is(pinned, word)) {
-            let kernel = ensure(&Choice::Pinned(pinned.clone()), matrix, cache, mirror)?;
-            println!("{} {}", kernel.name, kernel.vmlinuz.display());
-        }
-    }
-    Ok(())
-}
-
-/// Makes the named kernels of the matrix, or all, ready to boot; plain `vmtest` works then too.
-pub fn fetch(matrix: &Matrix, words: &[String], cache: &Cache, mirror: Option<&str>) -> Result<()> {
-    for choice in choose(matrix, words, None)? {
-        let kernel = ensure(&choice, matrix, cache, mirror)?;
-        println!("{} {}", kernel.name, kernel.vmlinuz.display());
-    }
-    Ok(())
 }
 
 #[cfg(test)]

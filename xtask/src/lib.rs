@@ -22,6 +22,7 @@ pub mod judge;
 pub mod junit;
 pub mod kconfig;
 pub mod kernels;
+pub mod kernels_command;
 pub mod libtest;
 pub mod mirror;
 pub mod modules;
