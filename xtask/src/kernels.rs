@@ -331,6 +331,7 @@ fn link(root: &Path, series: &str, entry: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Package;
     use crate::failure::{Exit, exit_of};
     use rstest::rstest;
 
@@ -365,6 +366,20 @@ mod tests {
         assert_eq!(names(&["6.10", "6.9.8", "6.2.1-amd64", "6.10.2"]), ["6.10", "6.9", "6.2"]);
         assert_eq!(names(&[]), ["6.9", "6.10", "6.2"]);
         assert_eq!(matrix().newest().series, "6.10");
+    }
+
+    #[test]
+    fn a_kernel_that_is_built_is_not_the_newest() {
+        let mut matrix = matrix();
+        let source = Package { path: "x".into(), bytes: 1, sha256: "0".into() };
+        let build = Build { source, config: "x".into(), options: vec![] };
+        let newest = matrix.newest().clone();
+        let series = "6.10-x".to_owned();
+        matrix.kernel.push(Pinned { series, build: Some(build), ..newest });
+        assert_eq!(matrix.newest().series, "6.10");
+        assert_eq!(choose(&matrix, &["6.10.2".to_owned()], None).unwrap()[0].name(), "6.10");
+        matrix.kernel.retain(|kernel| kernel.build.is_some());
+        assert_eq!(matrix.newest().series, "6.10-x");
     }
 
     #[rstest]
