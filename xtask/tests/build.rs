@@ -87,7 +87,7 @@ impl Workspace {
             ),
         );
         // They are looked for, and this Makefile calls none of them.
-        for tool in ["flex", "bison", "bc", "pahole"] {
+        for tool in ["flex", "bison", "bc", "pahole", "python3"] {
             workspace.write(&format!("bin/{tool}"), "");
         }
         workspace
