@@ -15,21 +15,27 @@ pub struct Batch {
     pub filter: Filter,
 }
 
-/// The chosen tests by guest, and the names of those that no guest has to list: they are marked
-/// `#[ignore]`.
-///
-/// The guest of many tests comes first: it takes longest.
-pub fn split(
-    binaries: &[TestBinary],
-    filter: &Filter,
-    chosen: &[Test],
-) -> (Vec<Batch>, Vec<String>) {
+/// What runs on one kernel.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Its guests. The one of many tests comes first: it takes longest.
+    pub batches: Vec<Batch>,
+    /// Tests that are marked `#[ignore]` and are in none of them.
+    pub ignored: Vec<String>,
+}
+
+/// The chosen tests by guest; those of the test targets `only`, if any is named.
+pub fn share(binaries: &[TestBinary], filter: &Filter, chosen: &[Test], only: &[String]) -> Share {
+    let is_ours = |binary: &TestBinary| {
+        only.is_empty() || binary.target.as_ref().is_some_and(|target| only.contains(target))
+    };
     let (alone, ordinary): (Vec<&Test>, Vec<&Test>) =
-        chosen.iter().partition(|test| test.binary.alone);
+        chosen.iter().filter(|test| is_ours(test.binary)).partition(|test| test.binary.alone);
     let mut batches = Vec::new();
     let mut ignored = Vec::new();
     if ordinary.iter().any(|test| !test.is_ignored) {
-        let binaries = binaries.iter().filter(|binary| !binary.alone).cloned().collect();
+        let ours = binaries.iter().filter(|binary| !binary.alone && is_ours(binary));
+        let binaries = ours.cloned().collect();
         batches.push(Batch { alone: None, binaries, filter: filter.clone() });
     } else {
         ignored.extend(ordinary.iter().map(|test| test.full_name()));
@@ -46,7 +52,7 @@ pub fn split(
             filter: Filter { choose: only, ignored: Ignored::Include },
         });
     }
-    (batches, ignored)
+    Share { batches, ignored }
 }
 
 #[cfg(test)]
@@ -54,7 +60,8 @@ mod tests {
     use super::*;
 
     fn binary(name: &str, alone: bool) -> TestBinary {
-        TestBinary { name: name.into(), path: name.into(), dir: "/".into(), alone }
+        let target = Some(name.into());
+        TestBinary { name: name.into(), path: name.into(), dir: "/".into(), target, alone }
     }
 
     fn test<'a>(binary: &'a TestBinary, name: &str, is_ignored: bool) -> Test<'a> {
@@ -72,7 +79,7 @@ mod tests {
             test(suite, "e", true),
         ];
         let filter = Filter { choose: vec!["x".into()], ..Filter::default() };
-        let (batches, ignored) = split(&binaries, &filter, &chosen);
+        let Share { batches, ignored } = share(&binaries, &filter, &chosen, &[]);
         let [all, one] = &batches[..] else { panic!("{batches:?}") };
         assert_eq!((&all.alone, &all.filter), (&None, &filter));
         assert_eq!(all.binaries, binaries[1..]);
@@ -87,9 +94,37 @@ mod tests {
         let binaries = [binary("danger", true), binary("suite", false)];
         let [danger, suite] = &binaries;
         let chosen = [test(danger, "a", false), test(suite, "b", true)];
-        let (batches, ignored) = split(&binaries, &Filter::default(), &chosen);
+        let Share { batches, ignored } = share(&binaries, &Filter::default(), &chosen, &[]);
         assert_eq!(batches.len(), 1);
         assert!(batches[0].alone.is_some());
         assert_eq!(ignored, ["suite::b"]);
+    }
+
+    #[test]
+    fn a_kernel_of_some_targets_runs_no_others() {
+        let mut library = binary("hid", false);
+        library.target = None;
+        let binaries =
+            [binary("danger", true), library, binary("hid", false), binary("suite", false)];
+        let [danger, library, hid, suite] = &binaries;
+        let chosen = [
+            test(danger, "a", false),
+            test(library, "b", false),
+            test(hid, "c", false),
+            test(suite, "d", false),
+            test(suite, "e", true),
+        ];
+        let share = |only: &[&str]| {
+            let only: Vec<String> = only.iter().map(|name| name.to_string()).collect();
+            share(&binaries, &Filter::default(), &chosen, &only)
+        };
+        let Share { batches, ignored } = share(&["hid"]);
+        let [one] = &batches[..] else { panic!("{batches:?}") };
+        assert_eq!((&one.alone, &one.binaries[..]), (&None, &binaries[2..3]));
+        assert!(ignored.is_empty());
+        let Share { batches, .. } = share(&["danger"]);
+        assert_eq!(batches[0].alone.as_deref(), Some("danger::a"));
+        assert_eq!(share(&["other"]), Share { batches: vec![], ignored: vec![] });
+        assert_eq!(share(&[]).batches[0].binaries, binaries[1..]);
     }
 }

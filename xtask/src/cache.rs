@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statvfs::statvfs;
+use tempfile::TempDir;
 
 use crate::failure;
 
@@ -110,6 +111,21 @@ impl Cache {
             Ok(())
         };
         write().map_err(|error| explain(error, path))
+    }
+
+    /// A directory to work in for `key`, which goes with the returned value. The caller holds the
+    /// key's lock.
+    pub fn workshop(&self, key: &str) -> Result<TempDir> {
+        let name = format!("{key}.build");
+        let path = self.dir.join(&name);
+        let make = || {
+            // What a process that was killed has left behind.
+            if path.exists() {
+                fs::remove_dir_all(&path)?;
+            }
+            tempfile::Builder::new().prefix(&name).rand_bytes(0).tempdir_in(&self.dir)
+        };
+        make().map_err(|error| explain(error, &path))
     }
 
     /// A file without a name on the cache's file system.

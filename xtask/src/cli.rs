@@ -12,7 +12,7 @@ use crate::config::Matrix;
 use crate::failure::Exit;
 use crate::session::Session;
 use crate::workspace::Workspace;
-use crate::{guardian, guest, interrupt, kernels, setup};
+use crate::{guardian, guest, interrupt, kernels_command, setup};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -28,8 +28,8 @@ const ROUNDS: &str = "XTASK_ROUNDS";
 /// Runs this workspace's programs and tests in virtual machines, on real Linux kernels.
 ///
 /// A kernel K is a series (6.12), a version (6.12.107), a release as uname prints it, or the path
-/// of a bzImage. Kernels come from the machine's Debian mirror, are checked against kernels.toml,
-/// and are kept in a cache. A guest sees this machine's files and can change none of them.
+/// of a bzImage. Kernels, or the sources that some are built from, come from the machine's Debian
+/// mirror, are checked against kernels.toml, and are kept in a cache. A guest sees this machine's files and can change none of them.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = EXIT_CODES)]
 struct Cli {
@@ -133,7 +133,7 @@ enum Command {
         #[command(flatten)]
         on: OneKernel,
     },
-    /// List the kernels of kernels.toml, or fetch them
+    /// List the kernels of kernels.toml, fetch or build them
     Kernels {
         /// The matrix as JSON, for a CI workflow
         #[arg(long)]
@@ -173,6 +173,16 @@ enum KernelsCommand {
     Fetch {
         /// A kernel; may be given several times [default: all of kernels.toml]
         #[arg(short = 'k', long = "kernel", value_name = "K")]
+        kernels: Vec<String>,
+    },
+    /// Build the kernels that no package has, unless they are in the cache
+    ///
+    /// Those of kernels.toml that name a source package and a file of options. All other commands
+    /// build what they need by themselves. It takes minutes, and 3.5 GB on the cache's disk until
+    /// it is done.
+    Build {
+        /// A kernel, or the first two parts of a version (7.3) [default: all that are built]
+        #[arg(value_name = "K")]
         kernels: Vec<String>,
     },
 }
@@ -216,15 +226,27 @@ fn run_on_host(command: Command, place: &Place) -> Result<Exit> {
         Command::Setup => setup::ensure_tools().map(|()| Exit::Passed)?,
         Command::Kernels { json, command: None } => {
             let workspace = Workspace::find()?;
-            kernels::list(&Matrix::load(&workspace.root)?, &place.cache()?, json)?;
+            kernels_command::list(&Matrix::load(&workspace.root)?, &place.cache()?, json)?;
             Exit::Passed
         }
         Command::Kernels { json: _, command: Some(KernelsCommand::Fetch { kernels: words }) } => {
             let session = Session::open(place)?;
             setup::ensure_tools()?;
-            kernels::fetch(&session.matrix, &words, &place.cache()?, place.mirror.as_deref())?;
+            kernels_command::fetch(
+                &session.matrix,
+                &words,
+                &place.cache()?,
+                place.mirror.as_deref(),
+            )?;
             // A guest of plain vmtest runs `cargo test` on what the host has built.
             session.workspace.build_tests(&[])?;
+            Exit::Passed
+        }
+        Command::Kernels { json: _, command: Some(KernelsCommand::Build { kernels: words }) } => {
+            let workspace = Workspace::find()?;
+            let matrix = Matrix::load(&workspace.root)?;
+            setup::ensure_tools()?;
+            kernels_command::build(&matrix, &words, &place.cache()?, place.mirror.as_deref())?;
             Exit::Passed
         }
         Command::Demo { name, args, on } => Session::open(place)?.demo(name, args, &on)?,

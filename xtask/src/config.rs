@@ -25,7 +25,7 @@ pub struct Matrix {
     pub kernel: Vec<Pinned>,
 }
 
-/// One kernel, pinned by its packages' hashes.
+/// One kernel, pinned by the hashes of its packages, or of the one that it is built from.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pinned {
@@ -36,7 +36,26 @@ pub struct Pinned {
     /// What `uname -r` says.
     pub release: String,
     /// The packages that hold it.
+    #[serde(default)]
     pub package: Vec<Package>,
+    /// How it is built, if no package holds it.
+    pub build: Option<Build>,
+    /// The only test targets that run on it; all, if none is named.
+    #[serde(default)]
+    pub tests: Vec<String>,
+}
+
+/// What a kernel is built from.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Build {
+    /// The package that holds the source.
+    pub source: Package,
+    /// The file of the options that it is to have, from the workspace's root.
+    pub config: PathBuf,
+    /// More options: what only this source knows.
+    #[serde(default)]
+    pub options: Vec<String>,
 }
 
 /// A file of the archive.
@@ -70,17 +89,21 @@ impl Matrix {
             if matrix.kernel[..index].iter().any(|other| other.series == kernel.series) {
                 return Err(failure::usage(format!("{file} names {} twice", kernel.series)));
             }
-            if kernel.package.is_empty() {
-                return Err(failure::usage(format!("{file}: {} has no package", kernel.series)));
-            }
+            let wrong = match (kernel.package.is_empty(), &kernel.build) {
+                (true, None) => "has no package, and no build",
+                (false, Some(_)) => "has packages, and a build: which of them is it?",
+                _ => continue,
+            };
+            return Err(failure::usage(format!("{file}: {} {wrong}", kernel.series)));
         }
         Ok(Matrix { root: root.to_path_buf(), ..matrix })
     }
 
-    /// The newest kernel.
+    /// The newest kernel, one that is built only if all are.
     pub fn newest(&self) -> &Pinned {
-        let key = |kernel: &&Pinned| -> Vec<u32> {
-            kernel.version.split('.').map(|part| part.parse().unwrap_or(0)).collect()
+        let key = |kernel: &&Pinned| -> (bool, Vec<u32>) {
+            let parts = kernel.version.split('.').map(|part| part.parse().unwrap_or(0));
+            (kernel.build.is_none(), parts.collect())
         };
         // `load` refuses an empty matrix.
         self.kernel.iter().max_by_key(key).unwrap_or(&self.kernel[0])

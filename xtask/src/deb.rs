@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Take};
 
 use anyhow::{Context, Result, anyhow, bail};
 
@@ -55,14 +55,22 @@ impl Deb {
 
     /// One file's content, `None` if the package does not have it.
     pub fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
+        let Some(mut file) = self.reader(path)? else {
+            return Ok(None);
+        };
+        let mut content = Vec::new();
+        file.read_to_end(&mut content)?;
+        Ok(Some(content))
+    }
+
+    /// As [`read`](Self::read), for what is too large for the memory; only one at a time.
+    pub fn reader(&self, path: &str) -> Result<Option<Take<&File>>> {
         let Some(&(offset, size)) = self.files.get(path) else {
             return Ok(None);
         };
         let mut data = &self.data;
         data.seek(SeekFrom::Start(offset))?;
-        let mut content = Vec::new();
-        data.take(size).read_to_end(&mut content)?;
-        Ok(Some(content))
+        Ok(Some(data.take(size)))
     }
 }
 

@@ -65,6 +65,8 @@ pub struct TestBinary {
     pub path: PathBuf,
     /// The package's directory: the tests' working directory, as under `cargo test`.
     pub dir: PathBuf,
+    /// Its name as a test target, if it is one: the library's own tests are none.
+    pub target: Option<String>,
     /// Each of its tests gets a guest of its own.
     pub alone: bool,
 }

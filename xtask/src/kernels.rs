@@ -1,19 +1,19 @@
 //! Kernels: chosen by a word, fetched, made ready to boot.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::cache::Cache;
-use crate::config::{Matrix, Pinned};
+use crate::config::{Build, Matrix, Pinned};
 use crate::deb::Deb;
 use crate::download::{self, hex};
 use crate::modules::Available;
-use crate::{failure, initramfs, mirror};
+use crate::options::Options;
+use crate::{build, failure, initramfs, mirror};
 
 /// Part of every key: another layout of an entry is another entry.
 const LAYOUT: &str = "1";
@@ -40,6 +40,14 @@ impl Choice {
             Choice::Image { path, .. } => {
                 path.file_name().unwrap_or_default().to_string_lossy().into_owned()
             }
+        }
+    }
+
+    /// The only test targets that run on it; all, if there is none.
+    pub fn tests(&self) -> &[String] {
+        match self {
+            Choice::Pinned(pinned) => &pinned.tests,
+            Choice::Image { .. } => &[],
         }
     }
 }
@@ -112,7 +120,8 @@ fn check_image(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes the kernel ready to boot: fetches it unless it is in the cache, and makes its initramfs.
+/// Makes the kernel ready to boot: fetches or builds it unless it is in the cache, and makes its
+/// initramfs.
 pub fn ensure(
     choice: &Choice,
     matrix: &Matrix,
@@ -133,12 +142,15 @@ fn ensure_pinned(
     cache: &Cache,
     mirror: Option<&str>,
 ) -> Result<Kernel> {
-    let key = key(pinned, matrix);
+    let key = key(pinned, matrix)?;
     let entry = cache.entry(&key);
     if !entry.exists() {
         let _lock = cache.lock(&key)?;
         if !entry.exists() {
-            fetch_pinned(pinned, matrix, cache, &key, mirror)?;
+            match &pinned.build {
+                Some(from) => build_pinned(pinned, from, matrix, cache, &key, mirror)?,
+                None => fetch_pinned(pinned, matrix, cache, &key, mirror)?,
+            }
         }
     }
     let modules = entry.join("modules.cpio");
@@ -152,15 +164,37 @@ fn ensure_pinned(
 }
 
 /// Names a kernel's place in the cache, after all that decides what is there.
-fn key(pinned: &Pinned, matrix: &Matrix) -> String {
+pub fn key(pinned: &Pinned, matrix: &Matrix) -> Result<String> {
     let mut hash = Sha256::new();
-    let packages = pinned.package.iter().map(|package| &package.sha256);
-    for part in packages.chain(&matrix.modules).chain(&matrix.test_modules) {
-        hash.update(part);
-        hash.update("\n");
+    if let Some(from) = &pinned.build {
+        hash.update(format!("{}\n", from.source.sha256));
+        hash.update(Options::read(from, &matrix.root)?.text());
+    } else {
+        let packages = pinned.package.iter().map(|package| &package.sha256);
+        for part in packages.chain(&matrix.modules).chain(&matrix.test_modules) {
+            hash.update(part);
+            hash.update("\n");
+        }
     }
     hash.update(LAYOUT);
-    format!("{}-{}", pinned.release, &hex(&hash.finalize())[..12])
+    Ok(format!("{}-{}", pinned.release, &hex(&hash.finalize())[..12]))
+}
+
+fn build_pinned(
+    pinned: &Pinned,
+    from: &Build,
+    matrix: &Matrix,
+    cache: &Cache,
+    key: &str,
+    mirror: Option<&str>,
+) -> Result<()> {
+    let options = Options::read(from, &matrix.root)?;
+    let built = build::build(pinned, from, &options, cache, key, mirror)?;
+    let no_modules = initramfs::modules(&[])?;
+    let files =
+        [("vmlinuz", &built.vmlinuz), ("config", &built.config), ("modules.cpio", &no_modules)];
+    cache.install(key, &files.map(|(name, content)| (name, &content[..])))?;
+    Ok(())
 }
 
 fn fetch_pinned(
@@ -294,62 +328,10 @@ fn link(root: &Path, series: &str, entry: &Path) -> Result<()> {
         .with_context(|| format!("linking {}", directory.join(series).display()))
 }
 
-/// A row of the list of kernels.
-#[derive(Serialize)]
-struct Row<'a> {
-    series: &'a str,
-    version: &'a str,
-    release: &'a str,
-    cached: bool,
-}
-
-/// Prints the matrix: as a table, or as a JSON array of `{series, version, release, cached}`.
-pub fn list(matrix: &Matrix, cache: &Cache, json: bool) -> Result<()> {
-    let rows = matrix.kernel.iter().map(|kernel| Row {
-        series: &kernel.series,
-        version: &kernel.version,
-        release: &kernel.release,
-        cached: cache.entry(&key(kernel, matrix)).exists(),
-    });
-    let rows: Vec<Row> = rows.collect();
-    let mut out = io::stdout().lock();
-    if json {
-        serde_json::to_writer(&mut out, &rows)?;
-        writeln!(out)?;
-        return Ok(());
-    }
-    writeln!(
-        out,
-        "{:<8}{:<11}{:<24}{:<8}{:>11}",
-        "series", "version", "release", "cached", "to fetch"
-    )?;
-    for (row, kernel) in rows.iter().zip(&matrix.kernel) {
-        let bytes: u64 = kernel.package.iter().map(|package| package.bytes).sum();
-        let (cached, size) = match row.cached {
-            true => ("yes", "-".to_owned()),
-            false => ("no", format!("{} MB", bytes.div_ceil(1_000_000))),
-        };
-        writeln!(
-            out,
-            "{:<8}{:<11}{:<24}{cached:<8}{size:>11}",
-            row.series, row.version, row.release
-        )?;
-    }
-    Ok(())
-}
-
-/// Makes the named kernels of the matrix, or all, ready to boot; plain `vmtest` works then too.
-pub fn fetch(matrix: &Matrix, words: &[String], cache: &Cache, mirror: Option<&str>) -> Result<()> {
-    for choice in choose(matrix, words, None)? {
-        let kernel = ensure(&choice, matrix, cache, mirror)?;
-        println!("{} {}", kernel.name, kernel.vmlinuz.display());
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Package;
     use crate::failure::{Exit, exit_of};
     use rstest::rstest;
 
@@ -357,7 +339,14 @@ mod tests {
         let kernel = |version: &str| {
             let (series, _) = version.rsplit_once('.').unwrap();
             let release = format!("{version}-amd64");
-            Pinned { series: series.into(), version: version.into(), release, package: vec![] }
+            Pinned {
+                series: series.into(),
+                version: version.into(),
+                release,
+                package: vec![],
+                build: None,
+                tests: vec![],
+            }
         };
         let kernel = ["6.9.8", "6.10.2", "6.2.1"].map(kernel).to_vec();
         Matrix { root: PathBuf::new(), modules: vec![], test_modules: vec![], kernel }
@@ -377,6 +366,20 @@ mod tests {
         assert_eq!(names(&["6.10", "6.9.8", "6.2.1-amd64", "6.10.2"]), ["6.10", "6.9", "6.2"]);
         assert_eq!(names(&[]), ["6.9", "6.10", "6.2"]);
         assert_eq!(matrix().newest().series, "6.10");
+    }
+
+    #[test]
+    fn a_kernel_that_is_built_is_not_the_newest() {
+        let mut matrix = matrix();
+        let source = Package { path: "x".into(), bytes: 1, sha256: "0".into() };
+        let build = Build { source, config: "x".into(), options: vec![] };
+        let newest = matrix.newest().clone();
+        let series = "6.10-x".to_owned();
+        matrix.kernel.push(Pinned { series, build: Some(build), ..newest });
+        assert_eq!(matrix.newest().series, "6.10");
+        assert_eq!(choose(&matrix, &["6.10.2".to_owned()], None).unwrap()[0].name(), "6.10");
+        matrix.kernel.retain(|kernel| kernel.build.is_some());
+        assert_eq!(matrix.newest().series, "6.10-x");
     }
 
     #[rstest]

@@ -3,6 +3,7 @@
 
 pub mod accel;
 pub mod batch;
+pub mod build;
 pub mod cache;
 pub mod cli;
 pub mod compatibility;
@@ -21,11 +22,13 @@ pub mod judge;
 pub mod junit;
 pub mod kconfig;
 pub mod kernels;
+pub mod kernels_command;
 pub mod libtest;
 pub mod mirror;
 pub mod modules;
 pub mod mutate;
 pub mod notes;
+pub mod options;
 pub mod page;
 pub mod report;
 pub mod rules;

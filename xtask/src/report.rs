@@ -52,6 +52,9 @@ pub struct KernelReport {
     /// Whether only some of the tests were to run.
     #[serde(default)]
     pub part: bool,
+    /// The only test targets that were to run, as `kernels.toml` says; all, if there is none.
+    #[serde(default)]
+    pub targets: Vec<String>,
     /// From the first boot of a guest to the verdict on it, all guests together.
     pub seconds: f64,
     /// Every test that was begun or skipped.
@@ -74,6 +77,7 @@ impl KernelReport {
             skipped: count(Outcome::Skipped),
             unreached: 0,
             part: false,
+            targets: vec![],
             seconds: 0.0,
             tests,
         }
@@ -213,7 +217,8 @@ pub fn details(reports: &[KernelReport]) -> String {
     text
 }
 
-/// The tests that skipped themselves on every kernel: what they prove is not known anywhere.
+/// The tests that skipped themselves on every kernel that was to run them: what they prove is not
+/// known anywhere.
 pub fn never_ran(reports: &[KernelReport]) -> Vec<String> {
     let mut skips: BTreeMap<&str, usize> = BTreeMap::new();
     for test in reports.iter().flat_map(|report| &report.tests) {
@@ -221,7 +226,12 @@ pub fn never_ran(reports: &[KernelReport]) -> Vec<String> {
             *skips.entry(&test.name).or_default() += 1;
         }
     }
-    skips.retain(|_, kernels| *kernels == reports.len());
+    let of_its_targets = |report: &KernelReport, name: &str| {
+        report.targets.is_empty() || report.tests.iter().any(|test| test.name == name)
+    };
+    skips.retain(|name, kernels| {
+        *kernels == reports.iter().filter(|report| of_its_targets(report, name)).count()
+    });
     skips.into_keys().map(str::to_owned).collect()
 }
 
@@ -362,6 +372,16 @@ mod tests {
         ];
         assert_eq!(never_ran(&all), ["never"]);
         assert!(never_ran(&reports()).is_empty());
+    }
+
+    #[test]
+    fn a_kernel_of_some_targets_counts_for_their_tests() {
+        let kernel = |tests: Vec<TestResult>| KernelReport::new("k".into(), Accel::Tcg, tests);
+        let skip = |name: &str| result(name, Outcome::Skipped);
+        let mut some = kernel(vec![result("only there", Outcome::Passed), skip("neither")]);
+        some.targets = vec!["hid".into()];
+        let all = [kernel(vec![skip("only there"), skip("neither"), skip("not of these")]), some];
+        assert_eq!(never_ran(&all), ["neither", "not of these"]);
     }
 
     #[test]

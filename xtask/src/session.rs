@@ -1,5 +1,6 @@
 //! What the commands that boot guests do, on the workspace of the current directory.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -7,14 +8,16 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::accel::{self, Accel};
+use crate::batch::Share;
 use crate::cli::{OneKernel, Place, TestOptions};
 use crate::config::{Matrix, Targets};
 use crate::failure::{Exit, exit_of, failed, usage};
-use crate::job::{Event, Work};
+use crate::job::{Event, Filter, TestBinary, Work};
 use crate::kernels::{self, Choice, Kernel};
+use crate::libtest::Test;
 use crate::mutate::Mutants;
 use crate::report::{self, KernelReport, Verdict};
-use crate::test::{self, Candidate, Plan};
+use crate::test::{self, Candidate, KernelWork, Plan};
 use crate::ui::Ui;
 use crate::vm::{self, End, Guest, News};
 use crate::workspace::{Workspace, filter, guest_dir};
@@ -48,6 +51,10 @@ impl<'a> Session<'a> {
         let filter = filter(&options.libtest)?;
         let choices = kernels::choose(&self.matrix, &options.kernels, options.modules.as_deref())?;
         self.workspace.check_tests(&options.tests)?;
+        for choice in &choices {
+            let wrong = || format!("kernels.toml: {}: tests", choice.name());
+            self.workspace.check_tests(choice.tests()).with_context(wrong)?;
+        }
         setup::ensure_tools()?;
         report::clear(&self.workspace.target)?;
         let binaries = self.workspace.build_tests(&options.tests)?;
@@ -59,6 +66,7 @@ impl<'a> Session<'a> {
                 options.libtest
             )));
         }
+        let (choices, shares) = self.shares(choices, &binaries, &filter, &chosen)?;
         let host = match options.is_full() {
             true => self.workspace.test_host(),
             false => Ok(()),
@@ -81,14 +89,19 @@ impl<'a> Session<'a> {
         };
         let deadline = Duration::from_secs(options.deadline);
         let shell_on_failure = options.shell_on_failure;
-        let (batches, ignored) = batch::split(&binaries, &filter, &chosen);
-        let plan = Plan { batches, ignored, accel, deadline, jobs, shell_on_failure };
-        let mut reports = test::run(&candidates, &plan, &self.ui)?;
+        let plan = Plan { accel, deadline, jobs, shell_on_failure };
+        let work: Vec<KernelWork> =
+            candidates.iter().map(|c| (c, &shares[&c.kernel.name])).collect();
+        let mut reports = test::run(&work, &plan, &self.ui)?;
         for (name, e) in missing {
             reports.push(KernelReport::error(name, accel, format!("{e:#}")));
         }
         let part = !(options.tests.is_empty() && options.libtest.is_empty());
-        reports.iter_mut().for_each(|report| report.part = part);
+        for report in &mut reports {
+            report.part = part;
+            let pinned = self.matrix.find(&report.kernel);
+            report.targets = pinned.map(|pinned| pinned.tests.clone()).unwrap_or_default();
+        }
         // A part of the matrix, or of the tests, may well be one that skips.
         let never_ran = match options.is_full() {
             true => report::never_ran(&reports),
@@ -104,14 +117,14 @@ impl<'a> Session<'a> {
         let mutations = mutate::load(&self.workspace.root)?;
         let choice = self.choice(on)?;
         setup::ensure_tools()?;
-        let candidates = [self.candidate(&choice)?];
-        let accel = self.choose_accel(&candidates[0].kernel)?;
-        let jobs = accel.guests_at_once(&candidates[0].config)?;
+        let candidate = self.candidate(&choice)?;
+        let accel = self.choose_accel(&candidate.kernel)?;
+        let jobs = accel.guests_at_once(&candidate.config)?;
         let run = |batches| -> Result<KernelReport> {
             let deadline = Duration::from_secs(on.deadline);
-            let plan =
-                Plan { batches, ignored: vec![], accel, deadline, jobs, shell_on_failure: false };
-            Ok(test::run(&candidates, &plan, &self.ui)?.remove(0))
+            let plan = Plan { accel, deadline, jobs, shell_on_failure: false };
+            let share = Share { batches, ignored: vec![] };
+            Ok(test::run(&[(&candidate, &share)], &plan, &self.ui)?.remove(0))
         };
         let mutants = Mutants::of(&self.workspace)?;
         self.ui.say("the tests as they are, which have to pass:");
@@ -145,6 +158,33 @@ impl<'a> Session<'a> {
         }
         self.ui.say(report::total(reports));
         Ok(())
+    }
+
+    /// The kernels that any of the chosen tests runs on, and what does, by their names.
+    fn shares(
+        &self,
+        choices: Vec<Choice>,
+        binaries: &[TestBinary],
+        filter: &Filter,
+        chosen: &[Test],
+    ) -> Result<(Vec<Choice>, BTreeMap<String, Share>)> {
+        let mut shares = BTreeMap::new();
+        let mut with_tests = Vec::new();
+        for choice in choices {
+            let share = batch::share(binaries, filter, chosen, choice.tests());
+            if share.batches.is_empty() {
+                self.ui.say(format!("{}: none of these tests runs on it", choice.name()));
+                continue;
+            }
+            shares.insert(choice.name(), share);
+            with_tests.push(choice);
+        }
+        if with_tests.is_empty() {
+            return Err(usage(
+                "no kernel runs any of these tests: kernels.toml says which run on which",
+            ));
+        }
+        Ok((with_tests, shares))
     }
 
     /// The kernels that can be booted, and why the others cannot.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::accel::Accel;
-use crate::batch::Batch;
+use crate::batch::{Batch, Share};
 use crate::config::GuestConfig;
 use crate::console::Scanner;
 use crate::failure::{Exit, Interrupted, exit_of};
@@ -33,6 +33,9 @@ pub struct Candidate {
     pub dir: PathBuf,
 }
 
+/// A kernel, and what runs on it.
+pub type KernelWork<'a> = (&'a Candidate, &'a Share);
+
 impl Candidate {
     /// Where the files of this guest go.
     fn dir_of(&self, batch: &Batch) -> PathBuf {
@@ -46,10 +49,6 @@ impl Candidate {
 
 /// What is the same for all kernels of a run.
 pub struct Plan {
-    /// The guests of each kernel.
-    pub batches: Vec<Batch>,
-    /// Tests that are marked `#[ignore]` and are in none of them.
-    pub ignored: Vec<String>,
     /// KVM or TCG.
     pub accel: Accel,
     /// For a guest, from the boot to the verdict.
@@ -60,12 +59,15 @@ pub struct Plan {
     pub shell_on_failure: bool,
 }
 
-/// Tests every candidate, and gives their reports in the candidates' order.
-pub fn run(candidates: &[Candidate], plan: &Plan, ui: &Ui) -> Result<Vec<KernelReport>> {
+/// Tests every kernel, and gives their reports in the same order.
+pub fn run(kernels: &[KernelWork], plan: &Plan, ui: &Ui) -> Result<Vec<KernelReport>> {
     let scanner = Scanner::new()?;
     // The first batch takes longest: all kernels' first ones go first.
-    let guests: Vec<(&Batch, &Candidate)> =
-        plan.batches.iter().flat_map(|b| candidates.iter().map(move |c| (b, c))).collect();
+    let mut guests: Vec<(usize, usize, &Batch)> = Vec::new();
+    for (kernel, (_, share)) in kernels.iter().enumerate() {
+        guests.extend(share.batches.iter().enumerate().map(|(turn, b)| (turn, kernel, b)));
+    }
+    guests.sort_by_key(|(turn, kernel, _)| (*turn, *kernel));
     let next = AtomicUsize::new(0);
     let done: Mutex<Vec<(usize, Result<KernelReport>)>> = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -73,13 +75,13 @@ pub fn run(candidates: &[Candidate], plan: &Plan, ui: &Ui) -> Result<Vec<KernelR
             scope.spawn(|| {
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some((batch, candidate)) = guests.get(index) else {
+                    let Some((_, kernel, batch)) = guests.get(index) else {
                         break;
                     };
                     if interrupt::requested() {
                         break;
                     }
-                    let report = test(candidate, batch, plan, &scanner, ui);
+                    let report = test(kernels[*kernel].0, batch, plan, &scanner, ui);
                     done.lock().expect("no thread panics with it").push((index, report));
                 }
             });
@@ -93,12 +95,12 @@ pub fn run(candidates: &[Candidate], plan: &Plan, ui: &Ui) -> Result<Vec<KernelR
         bail!("only {} of {} guests have a report", done.len(), guests.len());
     }
     done.sort_by_key(|(index, _)| *index);
-    let mut reports: Vec<KernelReport> = candidates
+    let mut reports: Vec<KernelReport> = kernels
         .iter()
-        .map(|candidate| KernelReport::new(candidate.kernel.name.clone(), plan.accel, vec![]))
+        .map(|(candidate, _)| KernelReport::new(candidate.kernel.name.clone(), plan.accel, vec![]))
         .collect();
     for (index, report) in done {
-        let of_kernel = &mut reports[index % candidates.len()];
+        let of_kernel = &mut reports[guests[index].1];
         of_kernel.add(match report {
             Ok(report) => report,
             // Wrong use is the same on every kernel; anything else is this kernel's row.
@@ -106,8 +108,8 @@ pub fn run(candidates: &[Candidate], plan: &Plan, ui: &Ui) -> Result<Vec<KernelR
             Err(e) => KernelReport::error(of_kernel.kernel.clone(), plan.accel, format!("{e:#}")),
         });
     }
-    for report in &mut reports {
-        let ignored = plan.ignored.iter().cloned().map(TestResult::ignored).collect();
+    for (report, (_, share)) in reports.iter_mut().zip(kernels) {
+        let ignored = share.ignored.iter().cloned().map(TestResult::ignored).collect();
         report.add(KernelReport::new(report.kernel.clone(), plan.accel, ignored));
     }
     Ok(reports)

@@ -4,21 +4,14 @@
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use cargo_metadata::{Message, MetadataCommand, Target};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use serde::Deserialize;
 
-use crate::failure::{Interrupted, failed, usage};
-use crate::interrupt::{self, Busy};
+use crate::failure::{failed, usage};
+use crate::interrupt::supervised;
 use crate::job::TestBinary;
-
-/// How often a child's supervisor looks for a signal.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// The workspace of the current directory.
 pub struct Workspace {
@@ -132,14 +125,15 @@ impl Workspace {
         let mut binaries = Vec::new();
         for (target, manifest, executable) in executables(&mut cargo, true)? {
             let dir = manifest.parent().context("a manifest without a directory")?.to_owned();
-            let alone = target.is_test() && self.settings.alone.contains(&target.name);
+            let test = target.is_test().then(|| target.name.clone());
+            let alone = test.as_ref().is_some_and(|name| self.settings.alone.contains(name));
             let name = match dir.file_name() {
                 Some(package) if dir != self.root => {
                     format!("{}::{}", package.to_string_lossy(), target.name)
                 }
                 _ => target.name,
             };
-            binaries.push(TestBinary { name, path: executable, dir, alone });
+            binaries.push(TestBinary { name, path: executable, dir, target: test, alone });
         }
         binaries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(binaries)
@@ -238,32 +232,6 @@ fn executables(cargo: &mut Command, tests: bool) -> Result<Vec<Executable>> {
         bail!("the build failed ({status})");
     }
     Ok(built)
-}
-
-/// Does what has to be done with a child, and ends its process group when a signal comes.
-fn supervised<T>(child: u32, work: impl FnOnce() -> T) -> Result<T> {
-    let group = Pid::from_raw(i32::try_from(child).context("a process id")?);
-    let _busy = Busy::new();
-    let over = AtomicBool::new(false);
-    let result = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !over.load(Ordering::Relaxed) {
-                if interrupt::requested() {
-                    // What the user's Ctrl-C would have sent, had it reached the group.
-                    _ = killpg(group, Signal::SIGINT);
-                    break;
-                }
-                std::thread::sleep(LOOK);
-            }
-        });
-        let result = work();
-        over.store(true, Ordering::Relaxed);
-        result
-    });
-    match interrupt::requested() {
-        true => Err(Interrupted.into()),
-        false => Ok(result),
-    }
 }
 
 /// Splits the arguments behind `--` into libtest's words that the runner understands.

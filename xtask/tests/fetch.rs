@@ -2,8 +2,8 @@
 //! nothing is left behind. The mirror is a server in this process.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::Write;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
@@ -16,54 +16,13 @@ use rstest::rstest;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+use crate::mirror::{assert_only_locks, package, part, said, serve, whole, xz};
+
+#[path = "support/mirror.rs"]
+mod mirror;
+
 const RELEASE: &str = "6.99.1-test";
 const DEB: &str = "pool/kernel.deb";
-
-/// Serves every request with `respond`, which gets the request's number, its first line and the
-/// first byte that it asks for.
-fn serve(respond: impl Fn(usize, &str, u64, &mut TcpStream) + Send + 'static) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        for (number, stream) in listener.incoming().enumerate() {
-            let mut stream = stream.unwrap();
-            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-            let first = lines.next().unwrap().unwrap();
-            let headers = lines.map(Result::unwrap).take_while(|line| !line.is_empty());
-            let start = headers.filter_map(|line| {
-                line.to_lowercase()
-                    .strip_prefix("range: bytes=")?
-                    .trim_end_matches('-')
-                    .parse()
-                    .ok()
-            });
-            let start = start.last().unwrap_or(0);
-            respond(number, &first, start, &mut stream);
-        }
-    });
-    url
-}
-
-fn whole(stream: &mut TcpStream, body: &[u8]) {
-    part(stream, body, 0, body.len());
-}
-
-/// Answers with the body from `start`, but stops after `until` of its bytes. A client that has
-/// gone away is none of our business.
-fn part(stream: &mut TcpStream, body: &[u8], start: u64, until: usize) {
-    let start = usize::try_from(start).unwrap();
-    let head = match start {
-        0 => "HTTP/1.1 200 OK\r\n".to_owned(),
-        _ => format!(
-            "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes {start}-{}/{}\r\n",
-            body.len() - 1,
-            body.len()
-        ),
-    };
-    let length = body.len() - start;
-    let head = format!("{head}Content-Length: {length}\r\nConnection: close\r\n\r\n");
-    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body[start..until]));
-}
 
 /// A module as far as the runner looks into it.
 fn module(depends: &str) -> Vec<u8> {
@@ -75,34 +34,16 @@ fn module(depends: &str) -> Vec<u8> {
     file.write().unwrap()
 }
 
-fn xz(content: &[u8]) -> Vec<u8> {
-    let mut packed = Vec::new();
-    let mut reader = liblzma::read::XzEncoder::new(content, 1);
-    std::io::copy(&mut reader, &mut packed).unwrap();
-    packed
-}
-
 /// A kernel package with these files under the modules' directory.
 fn deb(files: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut tar = tar::Builder::new(Vec::new());
-    let mut add = |path: &str, content: &[u8]| {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(content.len() as u64);
-        header.set_mode(0o644);
-        tar.append_data(&mut header, format!("./{path}"), content).unwrap();
-    };
-    add(&format!("boot/vmlinuz-{RELEASE}"), b"the image");
-    add(&format!("boot/config-{RELEASE}"), b"CONFIG_X=y\n");
+    let mut all: Vec<(String, &[u8])> = vec![
+        (format!("boot/vmlinuz-{RELEASE}"), b"the image"),
+        (format!("boot/config-{RELEASE}"), b"CONFIG_X=y\n"),
+    ];
     for (path, content) in files {
-        add(&format!("usr/lib/modules/{RELEASE}/{path}"), content);
+        all.push((format!("usr/lib/modules/{RELEASE}/{path}"), content));
     }
-    let data = xz(&tar.into_inner().unwrap());
-    let mut archive = ar::Builder::new(Vec::new());
-    for (name, content) in [("debian-binary", &b"2.0\n"[..]), ("data.tar.xz", &data)] {
-        let header = ar::Header::new(name.as_bytes().to_vec(), content.len() as u64);
-        archive.append(&header, content).unwrap();
-    }
-    archive.into_inner().unwrap()
+    package(&all)
 }
 
 /// A package that is right, and too large for one write to a socket: noise does not compress.
@@ -182,18 +123,9 @@ impl Workspace {
         self.dir.path().join("target/kernels/6.99")
     }
 
-    /// No file but locks, which are empty.
     #[track_caller]
     fn assert_nothing_left(&self) {
-        let mut left = vec![self.cache()];
-        while let Some(path) = left.pop() {
-            if path.is_dir() {
-                left.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
-            } else {
-                assert_eq!(path.metadata().unwrap().len(), 0, "{} is left", path.display());
-                assert!(path.parent().unwrap().ends_with("locks"), "{} is left", path.display());
-            }
-        }
+        assert_only_locks(&self.cache());
         assert!(!self.dir.path().join("target").exists(), "target is left");
     }
 
@@ -222,10 +154,6 @@ impl Workspace {
         let initramfs = fs::metadata(self.entry().join("initramfs")).unwrap().len();
         assert!(initramfs > 100_000, "an initramfs of {initramfs} bytes has no init");
     }
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
 #[test]

@@ -377,6 +377,26 @@ fn a_demo_that_fails_fails() {
 }
 
 #[test]
+fn a_kernel_runs_only_the_targets_that_are_named_for_it() {
+    let named = |targets: &str| {
+        let fixture = Fixture::new();
+        let series = format!("series = \"{KERNEL}\"\n");
+        fixture.edit("kernels.toml", |text| {
+            text.replace(&series, &format!("{series}tests = [{targets:?}]\n"))
+        });
+        fixture
+    };
+    let says = ["kernels.toml: 6.12: tests", "no test target peril runs in guests"];
+    named("peril").xtask(&["test", "-k", KERNEL]).ends(2, &says);
+    let fixture = named("danger");
+    let says = ["6.12: none of these tests runs on it", "no kernel runs any of these tests"];
+    fixture.xtask(&["test", "-k", KERNEL, "--test", "guest"]).ends(2, &says);
+    let both = ["test", "-k", KERNEL, "--", "is_too_new", "passes"];
+    fixture.xtask(&both).ends(0, &["total: 0 passed, 0 failed, 1 skipped"]);
+    assert_eq!(fixture.report()[0]["targets"], serde_json::json!(["danger"]));
+}
+
+#[test]
 fn wrong_use_is_told_from_failure() {
     let fixture = Fixture::new();
     fixture.xtask(&["test", "-k", "5.4"]).ends(2, &["5.4"]);

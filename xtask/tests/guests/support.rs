@@ -35,6 +35,7 @@ impl Fixture {
         for file in ["kernels.toml", "vmtest.toml"] {
             fs::copy(root.join(file), dir.path().join(file)).unwrap();
         }
+        copy(&root.join("kernels"), &dir.path().join("kernels"));
         Fixture { dir }
     }
 
