@@ -27,7 +27,8 @@ impl Queue {
     pub fn new(parts: &dyn Parts, name: &str) -> io::Result<Self> {
         let map = format!("{name}{GATE}");
         let Some(fd) = parts.map(&map)? else {
-            return Err(io::Error::other(format!("there is no map {map}")));
+            let why = format!("there is no map {map}");
+            return Err(io::Error::new(io::ErrorKind::NotFound, why));
         };
         Ok(Self { name: name.to_owned(), gate: Gate::new(&fd)? })
     }

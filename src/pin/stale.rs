@@ -1,6 +1,7 @@
 //! Lists and removes pins, of whichever loader and build.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -76,14 +77,22 @@ pub fn pins(directory: impl AsRef<Path>) -> Result<Vec<Pin>> {
     let mut pins = Vec::new();
     for name in names(&directory)? {
         let path = directory.path().join(&name);
-        match read(&path, Build::of_directory(&name)) {
-            Ok(pin) => pins.push(pin),
-            // Somebody has removed it meanwhile.
-            Err(_) if !path.exists() => {}
+        pins.extend(read_if_there(&path, Build::of_directory(&name))?);
+    }
+    Ok(pins)
+}
+
+/// Another process may be removing it: what was listed and is not found any more tells so, and the
+/// pin is looked at again, as it is now.
+fn read_if_there(path: &Path, build: Option<Build>) -> Result<Option<Pin>> {
+    loop {
+        match read(path, build) {
+            Ok(pin) => return Ok(Some(pin)),
+            Err(_) if !path.exists() => return Ok(None),
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(pins)
 }
 
 fn read(path: &Path, build: Option<Build>) -> Result<Pin> {

@@ -15,7 +15,9 @@ use crate::support::called::{
     Called, OK, call, cpus, get, on_cpu, program_exists, program_info, put, word,
 };
 use crate::support::cgroup::Cgroup;
-use crate::support::{answer, eventually, needs_bpf_wq, needs_config, needs_fix, rule, version};
+use crate::support::{
+    End, answer, eventually, needs_bpf_wq, needs_config, needs_fix, rule, version,
+};
 
 const GROUP: &str = "Bugs that were fixed";
 
@@ -107,6 +109,7 @@ fn start_against_delete(#[case] id: &str, #[case] map: &str) {
     let [first, second, ..] = cpus()[..] else { panic!("one CPU is too few") };
     let [rounds, disturbs] = names.each_ref().map(|name| called.program(name));
     let ids = [&rounds, &disturbs].map(|program| program_info(program.as_fd()).id);
+    let mut batches = 0;
     let (disturbed, ended) = (AtomicBool::new(false), AtomicBool::new(false));
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -117,13 +120,18 @@ fn start_against_delete(#[case] id: &str, #[case] map: &str) {
                 }
             });
         });
-        // Ends the other one also where an assertion fails.
         let _end = End(&ended);
         eventually("the other one runs", || disturbed.load(Ordering::Relaxed).then_some(()));
         on_cpu(first, || {
-            for _ in 0..BATCHES {
-                assert_eq!(call(rounds.as_fd(), &names[0]), [OK]);
-            }
+            // On a busy host the other one may not run beside the first batches.
+            eventually("the other one's calls are in time", || {
+                for _ in 0..BATCHES {
+                    assert_eq!(call(rounds.as_fd(), &names[0]), [OK]);
+                }
+                batches += BATCHES;
+                let [.., set_callback, start] = counted(&called);
+                (set_callback.contains_key(&0) && start.contains_key(&0)).then_some(())
+            });
         });
     });
     let counted = counted(&called);
@@ -132,18 +140,17 @@ fn start_against_delete(#[case] id: &str, #[case] map: &str) {
     }
     let [own @ .., set_callback, start] = &counted;
     for (call, codes) in CALLS.iter().zip(own) {
-        assert_eq!(*codes, BTreeMap::from([(0, BATCHES * ROUNDS)]), "{call}");
+        assert_eq!(*codes, BTreeMap::from([(0, batches * ROUNDS)]), "{call}");
     }
     for (what, codes) in [("set_callback", set_callback), ("start", start)] {
         for code in codes.keys() {
             assert!(allowed().contains(&Errno::from_raw(*code)) || *code == 0, "{what}: {code}");
         }
-        assert!(codes.contains_key(&0), "no {what} was in time");
     }
 
     called.settle();
     let seen = called.seen();
-    let started = BATCHES * ROUNDS + start[&0];
+    let started = batches * ROUNDS + start[&0];
     println!("{} of {started} starts led to a run of their own", seen.runs);
     assert_eq!(seen.entered, seen.runs, "a callback did not end");
     assert!(seen.runs <= started, "more runs than starts");
@@ -164,14 +171,6 @@ fn start_against_delete(#[case] id: &str, #[case] map: &str) {
 /// What a start or a set_callback that comes too late may return.
 fn allowed() -> &'static [Errno] {
     if version() >= (7, 0) { &[EINVAL, ENOENT] } else { &[EINVAL] }
-}
-
-struct End<'flag>(&'flag AtomicBool);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// At its limit, a cgroup's memory controller wakes up whoever watches the cgroup, and takes the

@@ -4,6 +4,8 @@ use std::fs;
 use std::mem::MaybeUninit;
 use std::os::unix::fs::chown;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use bpf_wq::{Build, Error, Executor, PinState, Pinned};
@@ -21,7 +23,7 @@ use crate::support::pin::{
 };
 use crate::support::process::{Process, role, say};
 use crate::support::restricted::{die_at, without_access};
-use crate::support::{DEADLINE, loads, needs_bpf_wq, refusal, rule};
+use crate::support::{DEADLINE, End, eventually, loads, needs_bpf_wq, refusal, rule};
 
 const GROUP: &str = "Pins";
 
@@ -212,6 +214,41 @@ fn what_is_no_pin_is_left_alone() {
     let cleared = bpf_wq::clear_pins(&at, None, DEADLINE).expect("it clears");
     assert_eq!(cleared.len(), 1, "{cleared:?}");
     assert_eq!(entries(&at), [mine]);
+}
+
+#[test_log::test]
+#[serial]
+fn can_be_listed_while_they_are_removed() {
+    const ROUNDS: usize = 200;
+    rule("P-listed", GROUP, "pins can be listed while another loader removes them");
+    if !needs_bpf_wq() {
+        return;
+    }
+    let bpffs = BpfFs::new();
+    let at = bpffs.application();
+    fs::create_dir(&at).expect("a directory");
+    let pin = at.join("build-0123456789abcdef");
+    let (seen, are_gone) = (AtomicUsize::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let lists = scope.spawn(|| {
+            while !are_gone.load(Ordering::Relaxed) {
+                let pins = bpf_wq::pins(&at).expect("what is there is listed");
+                seen.fetch_add(pins.len(), Ordering::Relaxed);
+            }
+        });
+        let _end = End(&are_gone);
+        for _ in 0..ROUNDS {
+            for kind in ["maps", "programs", "links"] {
+                fs::create_dir_all(pin.join(kind)).expect("a directory");
+            }
+            let before = seen.load(Ordering::Relaxed);
+            eventually("it is listed", || {
+                (lists.is_finished() || seen.load(Ordering::Relaxed) > before).then_some(())
+            });
+            let cleared = bpf_wq::clear_pins(&at, None, DEADLINE).expect("it clears");
+            assert_eq!(cleared.len(), 1, "{cleared:?}");
+        }
+    });
 }
 
 #[test_log::test]

@@ -20,10 +20,20 @@ pub mod teardown;
 
 use std::fmt::Debug;
 use std::os::fd::AsRawFd as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 
 pub use bpf_wq_tests::*;
+
+/// Sets the flag when this is dropped, also where an assertion fails: whoever looks at it ends.
+pub struct End<'flag>(pub &'flag AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// Records that the test loads an object of `bpf/tests/`; the first is the one that its rule points
 /// to.
