@@ -149,13 +149,13 @@ fn wait_for_no_job_that_had_their_place() {
         while fixture.jobs.counters().in_flight != 0 {}
         call(&skel.progs.use_all_places);
     };
-    // What a process does for the first time, such as writing to a page of its file, may take an
-    // answer of all CPUs: of one whose interrupts are off there is none.
-    cancel_and_use_all_places(fixture.submit_late().0);
-    fixture.wait_idle();
     thread::scope(|scope| {
-        scope.spawn(|| on_cpu(cpus[0], || call(&skel.progs.submit_late_without_interrupts)));
+        // A process cannot make a thread, nor write to a page of its file for the first time, where
+        // a CPU has interrupts off: all of its CPUs have to answer. So that is done before.
         on_cpu(cpus[1], || {
+            cancel_and_use_all_places(fixture.submit_late().0);
+            fixture.wait_idle();
+            scope.spawn(|| on_cpu(cpus[0], || call(&skel.progs.submit_late_without_interrupts)));
             while read(late_id) == 0 {}
             cancel_and_use_all_places(read(late_id));
             let done = (&raw const fixture.bss().others_are_done).cast_mut();
