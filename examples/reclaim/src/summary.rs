@@ -70,17 +70,23 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pid, name, addresses, connects, .. } = self;
-        write!(f, "{name}[{pid}]: {connects} connects to {addresses} addresses")?;
+        let Self { pid, name, .. } = self;
+        let connects = number(self.connects, "connect", "connects");
+        let addresses = number(self.addresses, "address", "addresses");
+        write!(f, "{name}[{pid}]: {connects} to {addresses}")?;
         if self.untracked > 0 {
             write!(f, ", {} to others", self.untracked)?;
         }
-        write!(f, "; freed in {} steps;", self.steps)?;
+        write!(f, "; freed in {};", number(self.steps, "step", "steps"))?;
         for Counted { address, count } in &self.top {
             write!(f, " {address} ({count})")?;
         }
         Ok(())
     }
+}
+
+fn number(number: u64, one: &str, several: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { several })
 }
 
 #[cfg(test)]
@@ -91,7 +97,7 @@ mod tests {
     fn a_summary_is_read_and_shown() {
         let mut bytes = vec![0; (8 + TOP * 4) * 8];
         let mut put = |at: usize, new: &[u8]| bytes[at..][..new.len()].copy_from_slice(new);
-        for (word, number) in [(0, 7), (1, 99), (4, 2), (5, 12), (6, 1), (7, 3)] {
+        for (word, number) in [(0, 7), (1, 99), (4, 2), (5, 12), (6, 1), (7, 1)] {
             put(word * 8, &u64::to_ne_bytes(number));
         }
         put(16, b"curl");
@@ -105,7 +111,7 @@ mod tests {
         assert_eq!((summary.pid, summary.started_ns), (7, 99));
         assert_eq!(
             summary.to_string(),
-            "curl[7]: 12 connects to 2 addresses, 1 to others; freed in 3 steps; 10.0.0.1:443 (11) \
+            "curl[7]: 12 connects to 2 addresses, 1 to others; freed in 1 step; 10.0.0.1:443 (11) \
              [fd00::1]:53 (1)"
         );
         assert!(Summary::parse(&bytes[1..]).is_err());
