@@ -47,11 +47,11 @@ fn a_program_that_turns_out_bad_is_killed_and_its_children(place: &Place) {
     let arguments = ["-c", script, fifo.to_str().expect("UTF-8")];
     let mut child = place.start(&bad, &arguments).expect("it is not known yet");
     let mut outside = Command::new(&bad).args(arguments).spawn().expect("it starts");
-    eventually("it has a child", || (within(&place) == 2).then_some(()));
+    eventually("it has a child", || (within(place) == 2).then_some(()));
     guarded.start_agent(&policy);
     let ended = eventually("it ends", || child.try_wait().expect("our child"));
     assert_eq!(ended.signal(), Some(nix::libc::SIGKILL));
-    eventually("its child does, too", || (within(&place) == 0).then_some(()));
+    eventually("its child does, too", || (within(place) == 0).then_some(()));
     assert!(!place.may_run(&bad));
     assert_eq!(outside.try_wait().expect("our child"), None, "it is in no cgroup that is guarded");
     assert!(Command::new(&bad).args(["-c", ":"]).status().expect("it starts").success());
