@@ -50,7 +50,9 @@ pub fn run() -> Result<()> {
     let agent = Agent::start(&guard, &policy)?;
     let mut demo = Demo { own, events: Events::of(&guard)? };
 
-    println!("A cgroup is guarded: what nobody knows is allowed, and asked for.\n");
+    println!(
+        "A cgroup is guarded: what nobody knows is allowed, and asked for; -> is the answer.\n"
+    );
     println!("A program that no database has, twice:");
     demo.execute(&fine)?;
     demo.until_learned()?;
@@ -78,7 +80,7 @@ pub fn run() -> Result<()> {
 
     drop(agent);
     println!("\n{}", guard.numbers()?);
-    println!("{}", guard.stop()?);
+    println!("It is not guarded any more; {}", guard.stop()?);
     Ok(())
 }
 

@@ -41,6 +41,9 @@ static long sweep_verdict(void *map, struct subject *subject, struct verdict *ve
 {
 	__u64 expires_ns = bpf_wq_read(verdict->expires_ns);
 
+	/* Jobs that have waited for it look within this time, twice that as workers may be busy. */
+	if (expires_ns && verdict->why == BY_ANSWER_BAD && settings.hooks[subject->hook & 3].signal)
+		expires_ns += 2 * settings.again_ns;
 	if (!expires_ns || expires_ns > *now) {
 		left++;
 		return 0;
@@ -212,15 +215,17 @@ enum {
 	IS_UNTRACKED, /* the map is full */
 };
 
-/* Whether this program is the one that asks. Of all that find a verdict expired, one is. */
+/*
+ * Whether this program is the one that asks. Of all that find a verdict expired, one is. In
+ * `found` is what is to be done, and who has asked before.
+ */
 static __noinline int look_up(const struct question *question, struct verdict *found)
 {
 	struct verdict *verdict = bpf_map_lookup_elem(&verdicts, &question->subject);
-	__u64 expires_ns;
+	__u64 asked_by, expires_ns;
 	int err;
 
 	if (!verdict) {
-		found->asked_by = question->process;
 		err = bpf_map_update_elem(&verdicts, &question->subject, found, BPF_NOEXIST);
 		if (!err) {
 			bpf_wq_add(counts.created, 1);
@@ -237,11 +242,15 @@ static __noinline int look_up(const struct question *question, struct verdict *f
 		found->why = verdict->why;
 		return IS_KNOWN;
 	}
-	found->asked_by = verdict->asked_by;
-	bpf_wq_write(verdict->asked_by, question->process);
-	if (expires_ns &&
-	    __sync_val_compare_and_swap(&verdict->expires_ns, expires_ns, 0) == expires_ns)
+	asked_by = bpf_wq_read(verdict->asked_by);
+	bpf_wq_write(verdict->asked_by, found->asked_by);
+	found->asked_by = asked_by;
+	if (!expires_ns)
+		return IS_ASKED_FOR;
+	if (__sync_val_compare_and_swap(&verdict->expires_ns, expires_ns, 0) == expires_ns)
 		return IS_UNKNOWN;
+	/* Another one has just asked again; before, it was asked for what has expired. */
+	found->asked_by = 0;
 	return IS_ASKED_FOR;
 }
 
@@ -251,9 +260,14 @@ static __always_inline int decide(struct question *question, struct file *file, 
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct verdict found = {.action = rule, .why = BY_RULE};
 	int is = IS_KNOWN;
+	__u64 process;
 
 	question->process = bpf_get_current_pid_tgid() >> 32;
+	question->started_ns = task->group_leader->start_boottime;
+	/* Numbers, all below 2^22, are given again. */
+	process = question->started_ns << 22 | question->process;
 	if (rule >= ASK) {
+		found.asked_by = process;
 		found.action = settings.hooks[question->subject.hook & 3].unknown;
 		found.why = BY_DEFAULT;
 		is = look_up(question, &found);
@@ -269,13 +283,12 @@ static __always_inline int decide(struct question *question, struct file *file, 
 	switch (is) {
 	case IS_ASKED_FOR:
 		/* Its own job has a process stopped that was let in; one is enough. */
-		if (found.asked_by == question->process || found.action == DENY)
+		if (found.asked_by == process || found.action == DENY)
 			break;
 		/* fallthrough */
 	case IS_UNKNOWN:
 		question->asks = is == IS_UNKNOWN;
 		question->let_in = found.action != DENY;
-		question->started_ns = task->group_leader->start_boottime;
 		if (!questions_submit(question))
 			break;
 		bpf_wq_add(counts.queue_full, 1);

@@ -73,8 +73,8 @@ impl fmt::Display for Numbers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} allowed, {} denied, {} logged; of these {} unknown, {} of them not asked for; {} \
-             answers, {} questions given up",
+            "{} allowed, {} denied, {} logged; of these {} not known yet, {} of them not asked for; \
+             {} verdicts learned, {} questions given up",
             self.allowed,
             self.denied,
             self.logged,

@@ -20,8 +20,7 @@ struct verdict {
 	__u64 expires_ns; /* of CLOCK_BOOTTIME; 0: it is asked for */
 	__u32 action;
 	__u32 why;
-	__u32 asked_by; /* the process that did so last */
-	__u32 unused;
+	__u64 asked_by; /* the process that did so last, by its number and when it began */
 };
 
 struct {

@@ -5,13 +5,12 @@ use std::os::unix::fs::chown;
 use std::path::Path;
 
 use bpf_wq_tests::needs_config;
-use exec_guard::agent::Agent;
 use exec_guard::database::Known;
 use exec_guard::subject::{Action, Why};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serial_test::serial;
 
-use crate::support::{Guarded, Place, Server, can_run, learns, subject};
+use crate::support::{Guarded, Place, Server, can_run};
 
 /// Of nobody else's files: IMA takes one policy until the next boot.
 const OWNER: u32 = 4711;
@@ -45,12 +44,13 @@ fn a_digest_that_ima_has_is_used() {
         chown(&program, Some(owner), None).expect("it is changed");
         place.know(&program, Known::Good);
         // It has run, and so IMA has measured it, before the agent looks.
-        let guard = place.guard(&policy);
+        let mut guarded = Guarded::without_agent(&place, &policy);
         assert!(place.may_run(&program));
-        let agent = Agent::start(&guard, &policy).expect("it starts");
-        let verdict = learns(&guard, &subject(&guard, &program));
+        guarded.start_agent(&policy);
+        let verdict = guarded.learns(&guarded.executed(&program));
         assert_eq!(verdict, (Action::Allow, Why::Answer), "the database knows it");
-        assert_eq!(agent.numbers().measured, measured, "of {owner}");
-        Guarded { guard, agent }.stop();
+        assert_eq!(guarded.agent().measured, measured, "of {owner}");
+        guarded.leave();
     }
+    place.end();
 }

@@ -9,6 +9,8 @@ use std::thread;
 
 use bpf_wq_tests::{Running, eventually};
 use exec_guard::database::Known;
+use exec_guard::guard::Guard;
+use exec_guard::policy::Policy;
 use nix::sys::signal::Signal;
 use serial_test::serial;
 
@@ -84,13 +86,25 @@ fn killed_under_load_it_stays_at_work_and_the_next_one_goes_on() {
         is_over.store(true, Ordering::Relaxed);
     });
 
+    // Nothing tells one in another PID namespace what it opens, as if there were no BPF LSM.
+    let mut elsewhere = Command::new("unshare");
+    elsewhere.args(["--pid", "--fork", env!("CARGO_BIN_EXE_exec-guard"), "run"]).args(arguments);
+    let output = elsewhere.output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("/sys/kernel/security/lsm"), "{said}");
+    assert!(!place.may_connect(known), "the guard is as it was");
+
     server.does(Does::Answer);
     let mut second = run(&arguments);
     assert_eq!(second.says(), format!("goes on to guard {}", cgroup.display()));
     eventually("it has learned what was asked before", || {
         (!place.may_connect(new) && !place.is_let_in(&program)).then_some(())
     });
-    assert!(!place.may_connect(known));
+    let connects = [known, ip("127.10.0.3")].map(|address| address.to_string());
+    let mut connect = Command::new(env!("CARGO_BIN_EXE_exec-guard"));
+    let connect = connect.arg("connect").arg(&cgroup).args(connects).stdin(Stdio::null());
+    let said = String::from_utf8(connect.output().expect("it starts").stdout).expect("text");
+    assert_eq!(said, "127.10.0.1: permission denied\n127.10.0.3: connected\n");
     second.signal(Signal::SIGINT);
     assert_eq!(second.ends(), Some(0));
     let last = std::iter::repeat_with(|| second.says()).find(|line| line.contains("any more"));
@@ -108,18 +122,6 @@ fn bad_input_is_told_and_leaves_nothing() {
     let place = Place::new();
     let cgroup = place.own.path();
     let good = place.policy_text("127.0.0.1:53".parse().expect("an address"));
-    let write = |name: &str, text: &str| {
-        let path = place.path(name);
-        fs::write(&path, text).expect("it is written");
-        path
-    };
-    let says = |policy: &Path, more: &[&str], expected: &str| {
-        let cgroup = text(&cgroup);
-        let (code, said) = ends(&[&["--policy", text(policy), "--scope", cgroup], more].concat());
-        assert!(code == Some(1) && said.contains(expected), "{code:?}: {said}");
-        assert_nothing_is_left();
-    };
-    says(&place.path("none.toml"), &[], "cannot read the policy");
     for (from, to, expected) in [
         ("[exec]", "[exec", "TOML parse error"),
         ("[files]", "surprise = 1\n[files]", "unknown field `surprise`"),
@@ -128,70 +130,68 @@ fn bad_input_is_told_and_leaves_nothing() {
         ("127.0.0.1:53", "nowhere", "invalid socket address"),
         ("tries = 1", "tries = 0", "addresses.tries has to be 1 to 8"),
         ("again_ms = 61_000", "again_ms = 1", "raise questions.again_ms"),
-        (
-            "[questions]",
-            "[[file]]\npath = \"/no/such/file\"\nverdict = \"deny\"\n[questions]",
-            "cannot open /no/such",
-        ),
-        (
-            "[questions]",
-            "[[file]]\npath = \"relative\"\nverdict = \"deny\"\n[questions]",
-            "begin it with /",
-        ),
+        ("[questions]", &format!("{}[questions]", rule("relative")), "begin it with /"),
     ] {
         assert!(good.contains(from), "{from}");
-        let bad = write("bad.toml", &good.replacen(from, to, 1));
-        says(&bad, &[], expected);
+        let error = Policy::parse(&good.replacen(from, to, 1)).expect_err(expected);
+        assert!(format!("{error:#}").contains(expected), "{error:#}");
     }
-    let policy = write("policy.toml", &good);
+    let policy = Policy::parse(&good).expect("a policy");
+    let fails = |policy: &Policy, scope: &Path, pins: &str, expected: &str| {
+        let Err(error) = Guard::start(policy, scope, Path::new(pins)) else { panic!("{expected}") };
+        assert!(format!("{error:#}").contains(expected), "{error:#}");
+        assert_nothing_is_left();
+    };
     let database = fs::read(place.database()).expect("it is there");
     for bytes in [&b"no database, but long enough to be looked at"[..], b""] {
         fs::write(place.database(), bytes).expect("it is written");
-        says(&policy, &[], "cannot read the database");
+        fails(&policy, &cgroup, PINS, "cannot read the database");
     }
     fs::remove_file(place.database()).expect("it was there");
-    says(&policy, &[], "cannot read the database");
+    fails(&policy, &cgroup, PINS, "cannot read the database");
     fs::write(place.database(), database).expect("it is written");
 
-    let plain = text(place.directory.path());
-    says(&policy, &["--pins", plain], "mount -t bpf");
-    for (scope, expected) in [("/no/such/cgroup", "mkdir /no/such/cgroup"), (plain, "it is none")] {
-        let (code, said) = ends(&["--policy", text(&policy), "--scope", scope]);
-        assert!(code == Some(1) && said.contains(expected), "{code:?}: {said}");
-    }
-    assert_eq!(ends(&[]).0, Some(2));
-
-    // One guard a cgroup, and not for who is in it.
-    let arguments = ["--policy", text(&policy), "--scope", text(&cgroup)];
-    let mut guard = run(&arguments);
-    assert!(guard.says().starts_with("guards"));
-    let (code, said) = ends(&arguments);
-    assert!(code == Some(1) && said.contains("another exec-guard guards"), "{code:?}: {said}");
-    guard.signal(Signal::SIGINT);
-    assert_eq!(guard.ends(), Some(0));
-    assert_nothing_is_left();
-    let command = Path::new(env!("CARGO_BIN_EXE_exec-guard"));
-    let mut within = place.own.shell("exec \"$0\" \"$@\"", command);
-    let output = within.arg("run").args(arguments).output().expect("it starts");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("start it outside"), "{said}");
+    let plain = place.directory.path();
+    fails(&policy, &cgroup, text(plain), "mount -t bpf");
+    fails(&policy, Path::new("/no/such/cgroup"), PINS, "mkdir /no/such/cgroup");
+    fails(&policy, plain, PINS, "it is none");
+    let no_file = Policy::parse(&format!("{good}\n{}", rule("/no/such/file"))).expect("a policy");
+    fails(&no_file, &cgroup, PINS, "cannot open /no/such");
     assert!(fs::read_dir(PINS).expect("a bpffs").next().is_none());
+}
+
+fn rule(path: &str) -> String {
+    format!("[[file]]\npath = \"{path}\"\nverdict = \"deny\"\n")
 }
 
 #[test]
 #[serial]
-fn a_cgroup_that_goes_away_ends_it() {
+fn one_command_guards_a_cgroup_until_it_is_gone() {
     if !can_run() {
         return;
     }
     let place = Place::new();
     let policy = place.path("policy.toml");
+    let cgroup = place.own.path();
+    let arguments = ["--policy", text(&policy), "--scope", text(&cgroup)];
+    let (code, said) = ends(&arguments);
+    assert!(code == Some(1) && said.contains("cannot read the policy"), "{code:?}: {said}");
+    assert_eq!(ends(&[]).0, Some(2));
     let text_of = place.policy_text("127.0.0.1:53".parse().expect("an address"));
     fs::write(&policy, text_of).expect("it is written");
-    let cgroup = place.own.path();
-    let mut running = run(&["--policy", text(&policy), "--scope", text(&cgroup)]);
+    let command = Path::new(env!("CARGO_BIN_EXE_exec-guard"));
+    let mut within = place.own.shell("exec \"$0\" \"$@\"", command);
+    let output = within.arg("run").args(arguments).output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("start it outside"), "{said}");
+    assert_nothing_is_left();
+
+    let mut running = run(&arguments);
     assert!(running.says().starts_with("guards"));
-    fs::remove_dir(&cgroup).expect("it is empty");
+    let (code, said) = ends(&arguments);
+    assert!(code == Some(1) && said.contains("another exec-guard guards"), "{code:?}: {said}");
+    // The processes that were in it have ended, and may still be on their way.
+    eventually("it is empty", || fs::remove_dir(&cgroup).ok());
     assert_eq!(running.ends(), Some(1));
     let said = std::iter::repeat_with(|| running.says()).find(|line| line.contains("is gone"));
     assert!(said.is_some());

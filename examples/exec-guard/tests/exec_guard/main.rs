@@ -1,5 +1,6 @@
 //! The guard of a cgroup, with real processes, a DNS server and a database.
 
+mod connected;
 mod digests;
 mod lifecycle;
 mod revoked;

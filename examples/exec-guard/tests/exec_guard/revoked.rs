@@ -2,19 +2,19 @@
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Child, Command};
+use std::process::Command;
 
 use bpf_wq_tests::eventually;
-use exec_guard::agent::Agent;
 use exec_guard::database::Known;
 use exec_guard::policy::Revoke;
 use exec_guard::subject::{Action, Subject, Why};
 use nix::sys::stat::Mode;
+use nix::sys::wait::WaitStatus;
 use nix::unistd::mkfifo;
 use serial_test::serial;
 
 use crate::ip;
-use crate::support::{Does, Guarded, Place, Server, can_run};
+use crate::support::{Does, Guarded, Place, Server, check};
 
 /// How many processes are in the cgroup.
 fn within(place: &Place) -> usize {
@@ -22,25 +22,24 @@ fn within(place: &Place) -> usize {
     procs.expect("the cgroup is there").lines().count()
 }
 
-/// As /proc has it: `T` is stopped.
-fn state(child: &Child) -> char {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).expect("it lives");
-    let (_, fields) = stat.rsplit_once(") ").expect("a command");
-    fields.chars().next().expect("a state")
-}
-
 #[test]
 #[serial]
-fn a_program_that_turns_out_bad_is_killed_and_its_children() {
-    if !can_run() {
-        return;
-    }
-    let place = Place::new();
+fn who_was_let_in_is_stopped() {
+    check(&[
+        a_program_that_turns_out_bad_is_killed_and_its_children,
+        all_that_have_connected_to_a_bad_address_are_stopped,
+        one_that_looks_when_the_answer_has_expired_is_stopped,
+        one_that_has_the_number_of_another_one_is_stopped,
+        who_was_not_let_in_is_not_stopped,
+    ]);
+}
+
+fn a_program_that_turns_out_bad_is_killed_and_its_children(place: &Place) {
     let server = Server::new(&[]);
     let bad = place.program("bad", "/bin/sh");
     place.know(&bad, Known::Bad);
     let policy = place.policy(server.address, |_| {});
-    let guarded = place.guard(&policy);
+    let mut guarded = Guarded::without_agent(place, &policy);
     let fifo = place.path("fifo");
     mkfifo(&fifo, Mode::S_IRWXU).expect("a fifo");
     // It waits for a child that waits for ever, of which the guard has heard nothing.
@@ -48,67 +47,92 @@ fn a_program_that_turns_out_bad_is_killed_and_its_children() {
     let arguments = ["-c", script, fifo.to_str().expect("UTF-8")];
     let mut child = place.start(&bad, &arguments).expect("it is not known yet");
     let mut outside = Command::new(&bad).args(arguments).spawn().expect("it starts");
-    eventually("it has a child", || (within(&place) == 2).then_some(()));
-    let agent = Agent::start(&guarded, &policy).expect("it starts");
+    eventually("it has a child", || (within(place) == 2).then_some(()));
+    guarded.start_agent(&policy);
     let ended = eventually("it ends", || child.try_wait().expect("our child"));
     assert_eq!(ended.signal(), Some(nix::libc::SIGKILL));
-    eventually("its child does, too", || (within(&place) == 0).then_some(()));
+    eventually("its child does, too", || (within(place) == 0).then_some(()));
     assert!(!place.may_run(&bad));
     assert_eq!(outside.try_wait().expect("our child"), None, "it is in no cgroup that is guarded");
     assert!(Command::new(&bad).args(["-c", ":"]).status().expect("it starts").success());
     fs::write(&fifo, "\n").expect("it is read");
     assert!(outside.wait().expect("our child").success());
-    Guarded { guard: guarded, agent }.stop();
+    guarded.leave();
 }
 
-#[test]
-#[serial]
-fn all_that_have_connected_to_a_bad_address_are_stopped() {
-    if !can_run() {
-        return;
-    }
-    let place = Place::new();
+fn all_that_have_connected_to_a_bad_address_are_stopped(place: &Place) {
     let address = ip("127.20.0.1");
     let server = Server::new(&[address]);
     let policy = place.policy(server.address, |policy| policy.connect.revoke = Revoke::Stop);
-    let guarded = Guarded::start(&place, &policy);
+    let guarded = Guarded::start(place, &policy);
     server.does(Does::Hold);
     let connected = [place.connect(&[address]), place.connect(&[address, address])];
     let other = place.connect(&[ip("127.20.0.2")]);
     server.does(Does::Answer);
     assert_eq!(guarded.learns(&Subject::address(address)), (Action::Deny, Why::Bad));
     for process in &connected {
-        eventually("it is stopped", || (state(&process.child) == 'T').then_some(()));
+        eventually("it is stopped", || (process.state() == 'T').then_some(()));
     }
-    assert_ne!(state(&other.child), 'T');
-    assert_eq!(guarded.agent.numbers().stopped, 2);
-    guarded.stop();
+    assert_ne!(other.state(), 'T');
+    // A process is counted after it has got its signal.
+    eventually("both are counted", || (guarded.agent().stopped == 2).then_some(()));
+    assert_eq!(guarded.numbers().revoked, 2);
+    guarded.leave();
 }
 
-#[test]
-#[serial]
-fn who_was_not_let_in_is_not_stopped() {
-    if !can_run() {
-        return;
+fn one_that_looks_when_the_answer_has_expired_is_stopped(place: &Place) {
+    let address = ip("127.22.0.1");
+    let server = Server::with_ttl(&[address], 0);
+    let policy = place.policy(server.address, |policy| policy.connect.revoke = Revoke::Stop);
+    let guarded = Guarded::start(place, &policy);
+    server.does(Does::Hold);
+    // Jobs look after 1 ms, 2 ms, 4 ms and so on. That of the second process, which comes when the
+    // first one's has looked for the tenth time, does so some 500 ms before or behind that one.
+    let looked = |times| (guarded.retried() >= times).then_some(());
+    let first = place.connect(&[address]);
+    eventually("the first one waits", || looked(10));
+    let second = place.connect(&[address]);
+    eventually("the second one waits for so long, too", || looked(20));
+    server.does(Does::Answer);
+    for process in [&first, &second] {
+        eventually("it is stopped", || (process.state() == 'T').then_some(()));
     }
-    let place = Place::new();
+    guarded.leave();
+}
+
+fn one_that_has_the_number_of_another_one_is_stopped(place: &Place) {
+    let address = ip("127.23.0.1");
+    let server = Server::new(&[address]);
+    let policy = place.policy(server.address, |policy| policy.connect.revoke = Revoke::Stop);
+    let guarded = Guarded::start(place, &policy);
+    server.does(Does::Hold);
+    let first = place.connect(&[address]);
+    // More than 30 ms: /proc counts in 10 ms when a process has begun.
+    eventually("it waits", || (guarded.retried() >= 6).then_some(()));
+    let number = first.pid;
+    first.ends();
+    let second = place.connect_as(number, &[address]);
+    assert_eq!(second.pid, number);
+    server.does(Does::Answer);
+    eventually("it is stopped", || (second.state() == 'T').then_some(()));
+    guarded.leave();
+}
+
+fn who_was_not_let_in_is_not_stopped(place: &Place) {
     let address = ip("127.21.0.1");
     let server = Server::new(&[address]);
     let policy = place.policy(server.address, |policy| {
         policy.connect.unknown = Action::Deny;
         policy.connect.revoke = Revoke::Kill;
     });
-    let guarded = Guarded::start(&place, &policy);
-    let mut denied = place.connect(&[address]);
+    let guarded = Guarded::start(place, &policy);
+    let denied = place.connect(&[address]);
     assert!(!denied.allowed[0]);
     assert_eq!(guarded.learns(&Subject::address(address)), (Action::Deny, Why::Bad));
-    eventually("its question is closed", || {
-        let questions = guarded.guard.questions().expect("an executor");
-        (questions.in_flight == 0).then_some(())
-    });
-    // What it reads ends.
-    drop(denied.child.stdin.take());
-    assert!(denied.child.wait().expect("our child").success());
+    eventually("its question is closed", || (guarded.questions().0 == 0).then_some(()));
+    assert_eq!(denied.state(), 'S');
+    let pid = denied.pid;
+    assert_eq!(denied.ends(), WaitStatus::Exited(pid, 0));
     assert_eq!(guarded.numbers().revoked, 0);
-    guarded.stop();
+    guarded.leave();
 }

@@ -1,7 +1,7 @@
 //! A cgroup to guard, files and a database, a DNS server that does as it is told.
 
 use std::fs;
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
@@ -12,8 +12,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use bpf_wq::Counters;
 use bpf_wq_tests::{eventually, needs_bpf_wq, needs_config};
-use exec_guard::agent::Agent;
+use exec_guard::agent::{Agent, AgentNumbers};
 use exec_guard::cgroup::Own;
 use exec_guard::database::{self, Known};
 use exec_guard::digest;
@@ -21,7 +22,10 @@ use exec_guard::guard::{Guard, Numbers};
 use exec_guard::policy::Policy;
 use exec_guard::server::Zone;
 use exec_guard::subject::{Action, Subject, Why};
+use nix::unistd::Pid;
 use tempfile::TempDir;
+
+use crate::connected::Connected;
 
 /// Of all guards.
 pub const PINS: &str = "/sys/fs/bpf";
@@ -32,6 +36,16 @@ pub const ZONE: &str = "list.test.";
 pub fn can_run() -> bool {
     needs_bpf_wq() && needs_config("CONFIG_BPF_LSM", "LSM programs decide")
 }
+
+/// With a database of its own.
+#[track_caller]
+fn directory() -> TempDir {
+    let directory = TempDir::new().expect("a directory");
+    database::write(&directory.path().join(DATABASE), &[]).expect("a database");
+    directory
+}
+
+const DATABASE: &str = "files.db";
 
 /// What a test needs beside a guard.
 pub struct Place {
@@ -44,16 +58,11 @@ impl Place {
     pub fn new() -> Self {
         let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
         assert!(up.expect("ip runs").success());
-        let place = Self {
-            own: Own::new().expect("a cgroup"),
-            directory: TempDir::new().expect("a directory"),
-        };
-        database::write(&place.database(), &[]).expect("a database");
-        place
+        Self { own: Own::new().expect("a cgroup"), directory: directory() }
     }
 
     pub fn database(&self) -> PathBuf {
-        self.path("files.db")
+        self.path(DATABASE)
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -122,11 +131,6 @@ impl Place {
         database::write(&self.database(), &[(digest, known)]).expect("it is written");
     }
 
-    #[track_caller]
-    pub fn guard(&self, policy: &Policy) -> Guard {
-        Guard::start(policy, &self.own.path(), Path::new(PINS)).expect("it starts")
-    }
-
     /// Starts a program in the cgroup: that it is executed is decided there.
     pub fn start(&self, program: &Path, arguments: &[&str]) -> io::Result<Child> {
         let mut procs =
@@ -174,40 +178,41 @@ impl Place {
     /// Connects to addresses, in a process in the cgroup.
     #[track_caller]
     pub fn connect(&self, addresses: &[IpAddr]) -> Connected {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_exec-guard"))
-            .arg("connect")
-            .arg(self.own.path())
-            .args(addresses.iter().map(IpAddr::to_string))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("it starts");
-        let out = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let mut connected = Connected { child, allowed: Vec::new() };
-        for line in out.take(addresses.len()) {
-            connected.allowed.push(!line.expect("text").ends_with("permission denied"));
-        }
-        assert_eq!(connected.allowed.len(), addresses.len());
-        connected
+        Connected::start(&self.own.path(), addresses, None)
+    }
+
+    /// ... that has the number of one that has ended.
+    #[track_caller]
+    pub fn connect_as(&self, number: Pid, addresses: &[IpAddr]) -> Connected {
+        Connected::start(&self.own.path(), addresses, Some(number))
     }
 
     #[track_caller]
     pub fn may_connect(&self, address: IpAddr) -> bool {
         self.connect(&[address]).allowed[0]
     }
-}
 
-/// A process that has connected, or tried to.
-pub struct Connected {
-    pub child: Child,
-    pub allowed: Vec<bool>,
-}
-
-impl Drop for Connected {
-    fn drop(&mut self) {
-        let _killed = self.child.kill();
-        let _status = self.child.wait();
+    /// Ends the guard that checks have left at work.
+    #[track_caller]
+    pub fn end(self) {
+        let nobody = "127.0.0.1:9".parse().expect("an address");
+        stop(start(&self, &self.policy(nobody, |_| {})));
     }
+}
+
+/// Loading a guard takes longer than a check, above all in an emulated guest: these share one.
+#[track_caller]
+pub fn check(checks: &[fn(&Place)]) {
+    if !can_run() {
+        return;
+    }
+    let mut place = Place::new();
+    for check in checks {
+        check(&place);
+        // What one has put into the database is not known to the next.
+        place.directory = directory();
+    }
+    place.end();
 }
 
 /// A test that fails leaves nothing to others.
@@ -332,57 +337,96 @@ fn answers(zone: &Zone, question: &[u8], does: Does) -> Vec<Vec<u8>> {
     if does == Does::ForgedFirst { vec![wrong, right] } else { vec![wrong] }
 }
 
-/// A guard with its agent.
+/// A guard with its agent, if it has one. It is loaded by the first check of a test; each of the
+/// others goes on with it, with a policy and an agent of its own.
 pub struct Guarded {
     pub guard: Guard,
-    pub agent: Agent,
+    agent: Option<Agent>,
+    before: Numbers,
+    questions_before: Counters,
+}
+
+#[track_caller]
+fn start(place: &Place, policy: &Policy) -> Guard {
+    Guard::start(policy, &place.own.path(), Path::new(PINS)).expect("it starts")
 }
 
 impl Guarded {
     #[track_caller]
     pub fn start(place: &Place, policy: &Policy) -> Self {
-        let guard = place.guard(policy);
-        let agent = Agent::start(&guard, policy).expect("it starts");
-        Self { guard, agent }
+        let mut guarded = Self::without_agent(place, policy);
+        guarded.start_agent(policy);
+        guarded
     }
 
     #[track_caller]
+    pub fn without_agent(place: &Place, policy: &Policy) -> Self {
+        let guard = start(place, policy);
+        let before = guard.numbers().expect("the map can be read");
+        let questions_before = guard.questions().expect("an executor");
+        Self { guard, agent: None, before, questions_before }
+    }
+
+    #[track_caller]
+    pub fn start_agent(&mut self, policy: &Policy) {
+        self.agent = Some(Agent::start(&self.guard, policy).expect("it starts"));
+    }
+
+    #[track_caller]
+    pub fn agent(&self) -> AgentNumbers {
+        self.agent.as_ref().expect("it was started").numbers()
+    }
+
+    /// Since it was started.
+    #[track_caller]
     pub fn numbers(&self) -> Numbers {
-        self.guard.numbers().expect("the map can be read")
+        const COUNTS: usize = size_of::<Numbers>() / size_of::<u64>();
+        let now: [u64; COUNTS] = bytemuck::cast(self.guard.numbers().expect("the map can be read"));
+        let before: [u64; COUNTS] = bytemuck::cast(self.before);
+        bytemuck::cast(std::array::from_fn::<_, COUNTS, _>(|n| now[n] - before[n]))
+    }
+
+    /// Of all questions, those that are open; and those that were accepted since it was started.
+    #[track_caller]
+    pub fn questions(&self) -> (u64, u64) {
+        let questions = self.guard.questions().expect("an executor");
+        (questions.in_flight, questions.accepted - self.questions_before.accepted)
+    }
+
+    /// How often questions were looked at that stay open.
+    #[track_caller]
+    pub fn retried(&self) -> u64 {
+        self.guard.questions().expect("an executor").retried - self.questions_before.retried
     }
 
     /// Waits until a verdict is known.
     #[track_caller]
     pub fn learns(&self, subject: &Subject) -> (Action, Why) {
-        learns(&self.guard, subject)
+        let verdict = || self.guard.verdict(subject).expect("the map can be read");
+        eventually("it is known", verdict)
     }
 
+    /// A file, as it is executed.
     #[track_caller]
-    pub fn stop(self) {
-        drop(self.agent);
-        stop(self.guard);
+    pub fn executed(&self, path: &Path) -> Subject {
+        self.opened(path).executed()
+    }
+
+    /// ... and as it is opened.
+    #[track_caller]
+    pub fn opened(&self, path: &Path) -> Subject {
+        self.guard.opener().expect("an opener").open(path).expect("it is there").1
+    }
+
+    /// Leaves it at work for the next check, when no question of this one is open.
+    #[track_caller]
+    pub fn leave(self) {
+        eventually("no question is open", || (self.questions().0 == 0).then_some(()));
     }
 }
 
 #[track_caller]
-pub fn learns(guard: &Guard, subject: &Subject) -> (Action, Why) {
-    eventually("it is known", || guard.verdict(subject).expect("the map can be read"))
-}
-
-/// As it is executed.
-#[track_caller]
-pub fn subject(guard: &Guard, path: &Path) -> Subject {
-    opened(guard, path).executed()
-}
-
-/// As it is opened.
-#[track_caller]
-pub fn opened(guard: &Guard, path: &Path) -> Subject {
-    guard.opener().expect("an opener").open(path).expect("it is there").1
-}
-
-#[track_caller]
-pub fn stop(guard: Guard) {
+fn stop(guard: Guard) {
     let drained = guard.stop().expect("it stops");
     assert!(drained.is_complete(), "{drained}");
     assert_nothing_is_left();
