@@ -174,9 +174,7 @@ pub enum Error {
     },
 
     /// A program that arms workqueues has failed.
-    #[error(
-        "cannot arm {queue} of {object}: {source}: see the rules of bpf_wq_init and bpf_wq_set_callback in docs/compatibility.md"
-    )]
+    #[error("cannot arm {queue} of {object}: {source}: {}", remedy(source))]
     Arming {
         /// The object.
         object: String,
@@ -326,6 +324,17 @@ impl Error {
     }
 }
 
+/// What to do about an arming program that has failed.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        // Since 6.18 the kernel asks for it without waiting for any to be freed.
+        Some(errno::ENOMEM) => {
+            "the kernel has no memory at hand for its workqueues and timers, or memory.max of the cgroup of who created the maps allows no more: try again, or declare fewer jobs"
+        }
+        _ => "see the rules of bpf_wq_init and bpf_wq_set_callback in docs/compatibility.md",
+    }
+}
+
 /// The end of a log, on lines of its own: what the verifier refuses comes last.
 struct Log<'a>(&'a str);
 
@@ -369,6 +378,16 @@ impl fmt::Display for List<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn arming_without_memory_is_told_of() {
+        let failed = |errno| {
+            let source = io::Error::from_raw_os_error(errno);
+            Error::Arming { object: "o".into(), queue: "jobs".into(), source }.to_string()
+        };
+        assert!(failed(errno::ENOMEM).ends_with("declare fewer jobs"));
+        assert!(failed(errno::EINVAL).ends_with("docs/compatibility.md"));
+    }
 
     #[test]
     fn of_a_long_log_the_end_is_shown() {
