@@ -105,9 +105,7 @@ fn on_this_cpu(rounds: u64) -> Result<Vec<Cost>> {
     let all_idle = |[_, bare, submitted, output]: [u64; 4]| {
         until("all is done, and who has done it waits", || {
             let is_done = bare_runs(armed.skel())? == bare && jobs.counters().done == submitted;
-            Ok(is_done
-                && call(&progs.all_workers_wait, [])? == 1
-                && reader.waits_after(output))
+            Ok(is_done && call(&progs.all_workers_wait, [])? == 1 && reader.waits_after(output))
         })
     };
     thread::scope(|scope| -> Result<()> {
@@ -174,8 +172,7 @@ mod tests {
         let of = |ns: [u64; 4]| ns.map(|ns| vec![ns; 3]);
         let costs = costs(of([100, 6500, 12900, 100]), of([50, 150, 350, 40]));
         let found: Vec<_> = costs.iter().map(|c| (c.way, c.burst.p50, c.single.p50)).collect();
-        let expected =
-            [(Way::Bare, 100, 100), (Way::Executor, 200, 300), (Way::Epoll, 0, 0)];
+        let expected = [(Way::Bare, 100, 100), (Way::Executor, 200, 300), (Way::Epoll, 0, 0)];
         assert_eq!(found, expected);
     }
 }

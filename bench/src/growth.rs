@@ -202,8 +202,7 @@ impl<'obj, 'p> Measuring<'obj, 'p> {
     /// As many jobs at a time as keep all workers at work.
     fn wide(&self, workers: u32, sleep_ms: u64, time: Duration) -> Result<Wide> {
         let (bss, progs) = (self.bss()?, &self.armed.skel().progs);
-        let (sleeps, at_a_time) =
-            if sleep_ms > 0 { (1, 2 * u64::from(workers)) } else { (0, 512) };
+        let (sleeps, at_a_time) = if sleep_ms > 0 { (1, 2 * u64::from(workers)) } else { (0, 512) };
         self.pages.take(Duration::from_millis(sleep_ms));
         write(&bss.slept_ns, 0);
         let before = self.jobs.counters().done;

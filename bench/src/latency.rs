@@ -6,6 +6,7 @@
 mod threads;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::mem::MaybeUninit;
 use std::thread;
 use std::time::Duration;
@@ -202,9 +203,15 @@ impl Measuring<'_, '_> {
     fn sample(&self, way: Way, tid: i32) -> Result<u64> {
         let before = self.ran(way)?;
         match way {
-            Way::TaskWork => call(self.program(way), [tid as u64])?,
-            _ => call(self.program(way), [])?,
-        };
+            // The last one may have begun, and not ended.
+            Way::TaskWork => {
+                until("the task work has ended", || match call(self.program(way), [tid as u64]) {
+                    Err(error) if is_busy(&error) => Ok(false),
+                    submitted => submitted.map(|_| true),
+                })?
+            }
+            _ => _ = call(self.program(way), [])?,
+        }
         until(&format!("{way}: the work is done"), || Ok(self.ran(way)? > before))?;
         let bss = self.armed.skel().maps.bss_data.as_deref().context("the section is mapped")?;
         let (from, to) = match way {
@@ -239,6 +246,11 @@ impl Measuring<'_, '_> {
             Way::Busy => &progs.submit_busy,
         }
     }
+}
+
+fn is_busy(error: &anyhow::Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<io::Error>();
+    cause.and_then(io::Error::raw_os_error) == Some(libc::EBUSY)
 }
 
 /// As `src/bpf/latency.bpf.c` numbers them.

@@ -4,14 +4,19 @@
 //! A guest measures, and writes JSON; this machine makes a page of what guests of several kernels
 //! have written.
 
+pub mod aims;
 pub mod cost;
 pub mod distribution;
 pub mod growth;
 pub mod latency;
 pub mod machine;
 pub mod memory;
+pub mod page;
+mod plots;
+pub mod report;
 pub mod results;
 mod slow;
+mod tables;
 pub mod throughput;
 mod ways;
 

@@ -47,7 +47,8 @@ pub fn cpus() -> Result<Vec<usize>> {
 /// If it may not, or there is no such CPU.
 pub fn pin(tid: i32, cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
-    set.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(tid), &set))
+    set.set(cpu)
+        .and_then(|()| sched_setaffinity(Pid::from_raw(tid), &set))
         .with_context(|| format!("cannot run on CPU {cpu}"))
 }
 

@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use bench::results::{Measured, Results};
-use bench::{cost, growth, latency, memory, throughput};
+use bench::{cost, growth, latency, memory, page, report, throughput};
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// Measures ways to have work done later: bpf_wq, and others.
@@ -68,7 +67,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Measure { what, quick } => measure(&what, quick),
         Command::Report { results } => {
-            todo!()
+            Results::read(&results).map(|results| print!("{}", report::text(&results)))
         }
         Command::Page { results, docs } => write_page(&results, &docs),
     };
@@ -107,5 +106,5 @@ fn measure(what: &[What], quick: bool) -> Result<()> {
 
 fn write_page(results: &Path, docs: &Path) -> Result<()> {
     let results = Results::read(results)?;
-    todo!()
+    page::write(&results, docs)
 }

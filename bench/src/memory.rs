@@ -25,7 +25,12 @@ pub fn measure() -> Result<Vec<Memory>> {
     [Way::Bare, Way::Executor, Way::Timer, Way::Epoll].into_iter().map(of).collect()
 }
 
-fn of(way: Way) -> Result<Memory> {
+/// Measures one of them.
+///
+/// # Errors
+///
+/// As of [`measure`].
+pub fn of(way: Way) -> Result<Memory> {
     eprintln!("memory: {way}");
     let (program, maps) = match way {
         Way::Bare => ("arm_bares", "bares"),

@@ -20,8 +20,7 @@ use crate::skel::throughput::{ThroughputSkel, ThroughputSkelBuilder, types};
 
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/throughput.bpf.o"));
 
-const WAYS: [Way; 6] =
-    [Way::Bare, Way::Executor, Way::Timer, Way::TaskWork, Way::Epoll, Way::Busy];
+const WAYS: [Way; 6] = [Way::Bare, Way::Executor, Way::Timer, Way::TaskWork, Way::Epoll, Way::Busy];
 
 /// Jobs' sizes, in bytes.
 pub const SIZES: [u32; 4] = [8, 64, 256, 512];
@@ -117,7 +116,8 @@ fn load<'obj>(
     let armed = bpf_wq::load(open, OBJECT)?.arm()?;
     let bss = armed.skel().maps.bss_data.as_deref().context("the section is mapped")?;
     ensure!(
-        cpus.iter().enumerate().all(|(index, cpu)| index == *cpu) && cpus.len() <= bss.of_cpus.len(),
+        cpus.iter().enumerate().all(|(index, cpu)| index == *cpu)
+            && cpus.len() <= bss.of_cpus.len(),
         "the CPUs are {cpus:?}: they have to be numbered from 0, and at most {}",
         bss.of_cpus.len()
     );
@@ -139,8 +139,7 @@ impl Measuring<'_> {
     fn run(&self, way: Way, bytes: u32, job: Job, time: Duration) -> Result<(u64, Duration)> {
         let bss = self.bss()?;
         write(&bss.writes, u64::from(job == Job::Writes));
-        let (received, torn, over) =
-            (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+        let (received, torn, over) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
         let table = &self.armed.skel().maps.table;
         let on_job = |job: &[u8]| {
             let (Some(first), Some(last)) = (job.first_chunk(), job.last_chunk()) else {
@@ -176,7 +175,9 @@ impl Measuring<'_> {
                 .map(|thread| thread.join().expect("no panic"))
                 .sum::<Result<u64>>();
             let all_done = match &accepted {
-                Ok(accepted) => until(&format!("{way}: all jobs are done"), || Ok(done()? >= *accepted)),
+                Ok(accepted) => {
+                    until(&format!("{way}: all jobs are done"), || Ok(done()? >= *accepted))
+                }
                 Err(_) => Ok(()),
             };
             let took = began.elapsed();
