@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::Way;
-use crate::results::{Cost, Job, Measured, OfKernel};
+use crate::results::{Cost, Job, Measured};
 use crate::throughput::SIZE_OF_WRITES;
 
 /// One aim, and what was measured.
@@ -55,13 +55,9 @@ impl fmt::Display for Aim {
     }
 }
 
-/// All aims of which something was measured on a kernel.
-pub fn of(kernel: &OfKernel) -> Vec<Aim> {
+/// All aims of which something was measured.
+pub fn of(measured: &Measured) -> Vec<Aim> {
     let mut aims = Vec::new();
-    let (cost, unit) = match kernel.counted.cost.is_empty() {
-        true => (&kernel.timed.cost, "time"),
-        false => (&kernel.counted.cost, "instructions"),
-    };
     type Spread = fn(&Cost) -> u64;
     let alone: (&str, Spread) = ("alone", |cost| cost.single.p50);
     let of_burst: (&str, Spread) = ("of a burst of 64", |cost| cost.burst.p50);
@@ -70,22 +66,22 @@ pub fn of(kernel: &OfKernel) -> Vec<Aim> {
         (Way::Epoll, "bpf_ringbuf_output", Bound::Below(1.0)),
     ] {
         for (how, spread) in [alone, of_burst] {
-            let of = |way| cost.iter().find(|cost| cost.way == way).map(spread);
-            let what = format!("submit, {how}, of {name}: {unit}");
+            let of = |way| measured.cost.iter().find(|cost| cost.way == way).map(spread);
+            let what = format!("submit, {how}, of {name}");
             add(&mut aims, what, of(Way::Executor), of(other), bound);
         }
     }
     for is_loaded in [false, true] {
-        let of = |way| latency_p50(&kernel.timed, way, is_loaded);
+        let of = |way| latency_p50(measured, way, is_loaded);
         let what = format!("latency, {}, of the kernel's floor: p50", condition(is_loaded));
         add(&mut aims, what, of(Way::Executor), of(Way::Floor), Bound::AtMost(1.2));
     }
     for job in [Job::Counts, Job::Writes] {
-        let of = |way, cpus| rate(&kernel.timed, way, cpus, SIZE_OF_WRITES, job);
-        for cpus in cpu_counts(&kernel.timed) {
-            let what = format!("jobs a second, {}, {cpus} CPUs, of a ring buffer's", name_of(job));
-            let (executor, ring) = (of(Way::Executor, cpus), of(Way::Epoll, cpus));
-            add(&mut aims, what, executor, ring, Bound::AtLeast(2.0));
+        for cpus in cpu_counts(measured) {
+            let of = |way| rate(measured, way, cpus, SIZE_OF_WRITES, job);
+            let plural = if cpus == 1 { "" } else { "s" };
+            let what = format!("{} a second, {cpus} CPU{plural}, of a ring buffer's", name_of(job));
+            add(&mut aims, what, of(Way::Executor), of(Way::Epoll), Bound::AtLeast(2.0));
         }
     }
     aims

@@ -15,7 +15,7 @@ use nix::unistd::gettid;
 
 use crate::Way;
 use crate::distribution::Distribution;
-use crate::machine::{call, cpus, pin, read, until};
+use crate::machine::{call, cpus, on_cpu, read, until};
 use crate::results::Cost;
 use crate::skel::executor_cost::{ExecutorCostSkel, ExecutorCostSkelBuilder};
 
@@ -73,11 +73,7 @@ impl Reader {
 /// If something cannot be loaded, or a piece of work was not done, or done twice.
 pub fn measure(rounds: u64) -> Result<Vec<Cost>> {
     let cpu = *cpus()?.first().context("a CPU")?;
-    thread::scope(|scope| {
-        // All threads that it starts are on the same.
-        let thread = scope.spawn(|| pin(0, cpu).and_then(|()| on_this_cpu(rounds)));
-        thread.join().expect("no panic")
-    })
+    on_cpu(cpu, || on_this_cpu(rounds))
 }
 
 fn on_this_cpu(rounds: u64) -> Result<Vec<Cost>> {

@@ -10,7 +10,7 @@ use libbpf_rs::OpenObject;
 use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
 
 use crate::distribution::Distribution;
-use crate::machine::{call, cpus, pin, read, write};
+use crate::machine::{call, cpus, on_cpu, read, write};
 use crate::results::{Deep, Growth, Wide};
 use crate::skel::growth::{GrowthSkel, GrowthSkelBuilder, types};
 use crate::slow::{PAGES, SlowPages};
@@ -78,11 +78,16 @@ enum Which {
 ///
 /// If something cannot be loaded, or a job was not done, or done twice.
 pub fn measure(plan: &Plan) -> Result<Growth> {
-    pin(0, *cpus()?.first().context("a CPU")?)?;
     let pages = SlowPages::new()?;
+    let growth = on_cpu(*cpus()?.first().context("a CPU")?, || on_this_cpu(plan, &pages))?;
+    pages.end()?;
+    Ok(growth)
+}
+
+fn on_this_cpu(plan: &Plan, pages: &SlowPages) -> Result<Growth> {
     let mut growth = Growth::default();
     let mut storage = MaybeUninit::uninit();
-    let deep = Measuring::new(&mut storage, Which::Deep, &pages, 0)?;
+    let deep = Measuring::new(&mut storage, Which::Deep, pages, 0)?;
     let steps = (0..).map(|exponent| 10_u64.pow(exponent));
     for pending in steps.take_while(|pending| *pending <= plan.most_pending) {
         eprintln!("growth: {pending} pending");
@@ -91,14 +96,13 @@ pub fn measure(plan: &Plan) -> Result<Growth> {
     let mut next_page = deep.end()?;
     for workers in plan.workers {
         let mut storage = MaybeUninit::uninit();
-        let wide = Measuring::new(&mut storage, Which::Wide(*workers), &pages, next_page)?;
+        let wide = Measuring::new(&mut storage, Which::Wide(*workers), pages, next_page)?;
         for sleep_ms in plan.sleeps {
             eprintln!("growth: {workers} workers, handlers that sleep {sleep_ms} ms");
             growth.wide.push(wide.wide(*workers, *sleep_ms, plan.time)?);
         }
         next_page = wide.end()?;
     }
-    pages.end()?;
     Ok(growth)
 }
 

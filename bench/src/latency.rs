@@ -20,7 +20,7 @@ use nix::unistd::gettid;
 use self::threads::{Reader, Spinner, Switch, scoped};
 use crate::Way;
 use crate::distribution::Distribution;
-use crate::machine::{call, cpus, now_ns, pin, read, until, version};
+use crate::machine::{call, cpus, now_ns, on_cpu, pin, read, until, version};
 use crate::results::Latency;
 use crate::skel::latency::{LatencySkel, LatencySkelBuilder};
 
@@ -75,6 +75,10 @@ pub fn measure(plan: Plan) -> Result<Vec<Latency>> {
     let [here, elsewhere, ..] = cpus[..] else {
         bail!("latency is measured on two CPUs: this machine has one");
     };
+    on_cpu(here, || from(here, elsewhere, &cpus, plan))
+}
+
+fn from(here: usize, elsewhere: usize, cpus: &[usize], plan: Plan) -> Result<Vec<Latency>> {
     let version = version()?;
     let ways: Vec<Way> = WAYS.into_iter().filter(|way| version >= way.since()).collect();
     let mut storage = MaybeUninit::uninit();
@@ -91,10 +95,9 @@ pub fn measure(plan: Plan) -> Result<Vec<Latency>> {
         scoped(scope, None, move || epoll.wait(&epoll_ring, over))?;
         scoped(scope, None, move || busy.poll(&busy_ring, over))?;
         scoped(scope, None, move || target.spin(over))?;
-        for cpu in &cpus {
+        for cpu in cpus {
             scoped(scope, Some(*cpu), move || load.spin(over))?;
         }
-        pin(0, here)?;
         let measuring = Measuring { armed, epoll, busy, target };
         measuring.run(plan, &ways, load, (here, elsewhere))
     })

@@ -40,12 +40,20 @@ pub fn cpus() -> Result<Vec<usize>> {
     Ok((0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect())
 }
 
-/// Has a thread run on one CPU alone; 0 is the calling one.
+/// Runs `act` in a thread of its own, which runs on this CPU alone, as do those that it starts.
 ///
 /// # Errors
 ///
-/// If it may not, or there is no such CPU.
-pub fn pin(tid: i32, cpu: usize) -> Result<()> {
+/// If it may not, there is no such CPU, or `act` fails.
+pub fn on_cpu<T: Send>(cpu: usize, act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    thread::scope(|scope| {
+        let thread = scope.spawn(|| pin(0, cpu).and_then(|()| act()));
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Has a thread run on one CPU alone; 0 is the calling one.
+pub(crate) fn pin(tid: i32, cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu)
         .and_then(|()| sched_setaffinity(Pid::from_raw(tid), &set))
@@ -113,4 +121,17 @@ pub(crate) fn read(number: &u64) -> u64 {
 pub(crate) fn write<T>(number: &T, value: T) {
     // SAFETY: as `read`; programs read what is written here, as a whole.
     unsafe { (&raw const *number).cast_mut().write_volatile(value) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_something_run_on_one_cpu_keeps_all() {
+        let before = cpus().expect("they can be read");
+        let there = on_cpu(before[0], cpus).expect("it runs");
+        assert_eq!(there, before[..1]);
+        assert_eq!(cpus().expect("they can be read"), before);
+    }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use crate::Way;
-use crate::aims::{cpu_counts, latency_p50};
+use crate::aims::latency_p50;
 use crate::plots::{self, Plot};
 use crate::results::{Job, OfKernel, Results};
 use crate::tables::{self, Table};
@@ -48,21 +48,28 @@ pub fn markdown(results: &Results) -> Result<String> {
     page += include_str!("page/latency.md");
     for kernel in &results.kernels {
         let plots = [false, true].map(|is_loaded| plots::of_latency(kernel, is_loaded));
-        of_kernel(&mut page, kernel, &[tables::latency(kernel)], &plots)?;
+        of_kernel(&mut page, kernel, &[tables::latency(&kernel.timed)], &plots)?;
+        let counted = tables::latency(&kernel.counted);
+        part(&mut page, "In thousands of instructions of all CPUs:", &counted)?;
         claim(&mut page, kernel)?;
     }
 
     page += include_str!("page/throughput.md");
     for kernel in &results.kernels {
-        let cpus = cpu_counts(&kernel.timed).into_iter().find(|cpus| *cpus == 2);
-        let sizes = cpus.map(|cpus| tables::sizes(kernel, cpus));
-        let [counts, writes] = [Job::Counts, Job::Writes].map(|j| tables::throughput(kernel, j));
+        let [counts, writes] =
+            [Job::Counts, Job::Writes].map(|job| tables::throughput(&kernel.timed, job));
         let plots = [plots::of_throughput(kernel)];
         of_kernel(&mut page, kernel, &[counts], &plots)?;
         part(&mut page, &format!("Jobs of {SIZE_OF_WRITES} bytes that write to a map:"), &writes)?;
-        if let Some(sizes) = sizes {
-            part(&mut page, "Jobs that count, by their size, on 2 CPUs:", &sizes)?;
-        }
+        part(
+            &mut page,
+            "Jobs that count, by their size, on 2 CPUs:",
+            &tables::sizes(&kernel.timed, 2),
+        )?;
+        let [counts, writes] =
+            [Job::Counts, Job::Writes].map(|job| tables::throughput(&kernel.counted, job));
+        part(&mut page, "In a billion instructions of all CPUs, jobs that count:", &counts)?;
+        part(&mut page, "And jobs that write to a map:", &writes)?;
     }
 
     page += include_str!("page/cost.md");

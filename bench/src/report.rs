@@ -1,5 +1,6 @@
 //! What was measured, for a terminal.
 
+use crate::aims::cpu_counts;
 use crate::results::{Job, Results};
 use crate::tables::{self, Table};
 use crate::throughput::SIZE_OF_WRITES;
@@ -15,17 +16,24 @@ pub fn text(results: &Results) -> String {
     show("aims".into(), tables::aims(results));
     for kernel in &results.kernels {
         let release = &kernel.release;
-        show(format!("{release}: submission to first instruction, us"), tables::latency(kernel));
-        for (job, name) in [(Job::Counts, "that count"), (Job::Writes, "that write to a map")] {
-            let title = format!("{release}: jobs a second, of {SIZE_OF_WRITES} bytes, {name}");
-            show(title, tables::throughput(kernel, job));
+        for (of, unit, second) in [
+            (&kernel.counted, "instructions", "billion instructions"),
+            (&kernel.timed, "ns", "second"),
+        ] {
+            let thousands = if unit == "ns" { "us" } else { "thousand instructions" };
+            let title = format!("{release}: submission to first instruction, {thousands}");
+            show(title, tables::latency(of));
+            show(format!("{release}: a submission, {unit}"), tables::cost(&of.cost));
+            for (job, name) in [(Job::Counts, "that count"), (Job::Writes, "that write to a map")] {
+                let title =
+                    format!("{release}: jobs a {second}, of {SIZE_OF_WRITES} bytes, {name}");
+                show(title, tables::throughput(of, job));
+            }
+            for cpus in cpu_counts(of) {
+                let title = format!("{release}: jobs a {second} by size, on CPUs: {cpus}");
+                show(title, tables::sizes(of, cpus));
+            }
         }
-        for cpus in crate::aims::cpu_counts(&kernel.timed) {
-            let title = format!("{release}: jobs a second by size, {cpus} CPUs");
-            show(title, tables::sizes(kernel, cpus));
-        }
-        show(format!("{release}: a submission, instructions"), tables::cost(&kernel.counted.cost));
-        show(format!("{release}: a submission, ns"), tables::cost(&kernel.timed.cost));
         show(format!("{release}: submissions behind others, ns"), tables::deep(kernel));
         show(format!("{release}: workers whose handlers sleep"), tables::wide(kernel));
     }

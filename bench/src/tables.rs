@@ -52,58 +52,59 @@ impl Table {
     }
 }
 
-/// What the executor is to reach, by kernel.
+/// What the executor is to reach, by kernel and clock.
 pub fn aims(results: &Results) -> Table {
-    let of: Vec<Vec<aims::Aim>> = results.kernels.iter().map(aims::of).collect();
-    let mut head = vec!["the executor's", "aim"];
-    head.extend(results.kernels.iter().map(|kernel| kernel.kernel.as_str()));
-    let mut table = Table::new(&head);
-    let mut seen: Vec<&str> = Vec::new();
-    for aim in of.iter().flatten() {
-        if seen.contains(&aim.what.as_str()) {
-            continue;
-        }
-        seen.push(&aim.what);
-        let same = |aims: &Vec<aims::Aim>| {
-            let found = aims.iter().find(|other| other.what == aim.what);
+    let both = results.kernels.iter().flat_map(|kernel| {
+        let counted = (format!("{}, instructions", kernel.kernel), aims::of(&kernel.counted));
+        [counted, (format!("{}, time", kernel.kernel), aims::of(&kernel.timed))]
+    });
+    let columns: Vec<(String, Vec<aims::Aim>)> = both.filter(|(_, of)| !of.is_empty()).collect();
+    let names = columns.iter().map(|(name, _)| name.as_str());
+    let mut table =
+        Table::new(&["the executor's", "aim"].into_iter().chain(names).collect::<Vec<_>>());
+    // The one with the most CPUs has all.
+    let longest = columns.iter().max_by_key(|(_, of)| of.len()).into_iter();
+    for aim in longest.flat_map(|(_, of)| of) {
+        let same = |(_, of): &(String, Vec<aims::Aim>)| {
+            let found = of.iter().find(|other| other.what == aim.what);
             found.map_or("-".to_owned(), ToString::to_string)
         };
         let cells = [aim.what.clone(), aim.bound.to_string()];
-        table.row(cells.into_iter().chain(of.iter().map(same)).collect());
+        table.row(cells.into_iter().chain(columns.iter().map(same)).collect());
     }
     table
 }
 
-/// From submission to the first instruction, in microseconds.
-pub fn latency(kernel: &OfKernel) -> Table {
+/// From submission to the first instruction: in microseconds, or in thousands of instructions.
+pub fn latency(measured: &Measured) -> Table {
     let head = ["", "CPUs", "done on", "of the floor", "p50", "p99", "p99.9", "max"];
     let mut table = Table::new(&head);
-    for latency in &kernel.timed.latency {
-        let floor = latency_p50(&kernel.timed, Way::Floor, latency.is_loaded);
+    for latency in &measured.latency {
+        let floor = latency_p50(measured, Way::Floor, latency.is_loaded);
         let mut cells = vec![
             latency.way.to_string(),
             condition(latency.is_loaded).into(),
             if latency.is_elsewhere { "another" } else { "the same" }.into(),
             ratio(Some(latency.ns.p50), floor),
         ];
-        cells.extend(shown(&latency.ns).map(us));
+        cells.extend(shown(&latency.ns).map(thousands));
         table.row(cells);
     }
     table
 }
 
-/// Jobs a second by CPUs, in thousands.
-pub fn throughput(kernel: &OfKernel, job: Job) -> Table {
-    let counts = cpu_counts(&kernel.timed);
+/// Thousands of jobs a second, or in a billion instructions, by CPUs.
+pub fn throughput(measured: &Measured, job: Job) -> Table {
+    let counts = cpu_counts(measured);
     let cpus = |count: &usize| format!("{count} CPU{}", if *count == 1 { "" } else { "s" });
     let columns: Vec<String> = counts.iter().map(cpus).collect();
     let ratios = columns.iter().map(|column| format!("of epoll's, {column}"));
-    let rates = columns.iter().map(|column| format!("thousand/s, {column}"));
+    let rates = columns.iter().map(|column| format!("thousands, {column}"));
     let head: Vec<String> = [String::new()].into_iter().chain(ratios).chain(rates).collect();
     let mut table = Table::new(&head.iter().map(String::as_str).collect::<Vec<_>>());
-    for way in ways(&kernel.timed) {
-        let of = |way, count: &usize| rate(&kernel.timed, way, *count, SIZE_OF_WRITES, job);
-        let spread = |count: &usize| spread_of(&kernel.timed, way, *count, SIZE_OF_WRITES, job);
+    for way in ways(measured) {
+        let of = |way, count: &usize| rate(measured, way, *count, SIZE_OF_WRITES, job);
+        let spread = |count: &usize| spread_of(measured, way, *count, SIZE_OF_WRITES, job);
         let ratios = counts.iter().map(|count| ratio(of(way, count), of(Way::Epoll, count)));
         let cells = [way.to_string()].into_iter().chain(ratios).chain(counts.iter().map(spread));
         table.row(cells.collect());
@@ -111,16 +112,16 @@ pub fn throughput(kernel: &OfKernel, job: Job) -> Table {
     table
 }
 
-/// Jobs a second by their size, in thousands.
-pub fn sizes(kernel: &OfKernel, cpus: usize) -> Table {
+/// The same by their size.
+pub fn sizes(measured: &Measured, cpus: usize) -> Table {
     let columns = SIZES.map(|bytes| format!("{bytes} bytes"));
     let ratios = columns.iter().map(|column| format!("of epoll's, {column}"));
-    let rates = columns.iter().map(|column| format!("thousand/s, {column}"));
+    let rates = columns.iter().map(|column| format!("thousands, {column}"));
     let head: Vec<String> = [String::new()].into_iter().chain(ratios).chain(rates).collect();
     let mut table = Table::new(&head.iter().map(String::as_str).collect::<Vec<_>>());
-    for way in ways(&kernel.timed) {
-        let of = |way, bytes: &u32| rate(&kernel.timed, way, cpus, *bytes, Job::Counts);
-        let spread = |bytes: &u32| spread_of(&kernel.timed, way, cpus, *bytes, Job::Counts);
+    for way in ways(measured) {
+        let of = |way, bytes: &u32| rate(measured, way, cpus, *bytes, Job::Counts);
+        let spread = |bytes: &u32| spread_of(measured, way, cpus, *bytes, Job::Counts);
         let ratios = SIZES.iter().map(|bytes| ratio(of(way, bytes), of(Way::Epoll, bytes)));
         let cells = [way.to_string()].into_iter().chain(ratios).chain(SIZES.iter().map(spread));
         table.row(cells.collect());
@@ -263,7 +264,7 @@ fn shown(spread: &Distribution) -> [u64; 4] {
     [spread.p50, spread.p99, spread.p999, spread.max]
 }
 
-fn us(ns: u64) -> String {
+fn thousands(ns: u64) -> String {
     format!("{:.1}", ns as f64 / 1000.0)
 }
 

@@ -31,6 +31,9 @@ pub const SIZE_OF_WRITES: u32 = 64;
 /// Submissions in a call of a program.
 const BURST: u64 = 64;
 
+/// Whoever is not accepted waits so long, in which the jobs that are pending are not all done.
+const FULL: Duration = Duration::from_micros(50);
+
 /// KEYS of `src/bpf/throughput.bpf.c`.
 const KEYS: u64 = 1024;
 
@@ -279,7 +282,7 @@ fn submit(program: BorrowedFd<'_>, cpu: usize, began: Instant, time: Duration) -
             return Ok(accepted);
         }
         if more < BURST {
-            thread::yield_now();
+            thread::sleep(FULL);
         }
     }
 }
