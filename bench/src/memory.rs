@@ -49,7 +49,7 @@ pub fn of(way: Way) -> Result<Memory> {
         of.set_autocreate(is_wanted)?;
     }
     let cgroup = Cgroup::new()?;
-    let before = cgroup.current()?;
+    let before = cgroup.kernel_memory()?;
     let made = cgroup.within(|| -> Result<(MemorySkel<'_>, u64)> {
         let skel = open.load()?;
         let progs = &skel.progs;
@@ -62,7 +62,7 @@ pub fn of(way: Way) -> Result<Memory> {
         Ok((skel, places))
     });
     let measured = made.and_then(|(skel, places)| {
-        let after = cgroup.current()?;
+        let after = cgroup.kernel_memory()?;
         drop(skel);
         ensure!(places > 0 && after > before, "{way}: {places} places, {before} to {after} bytes");
         Ok(Memory { way, bytes: (after - before) / places })

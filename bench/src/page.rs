@@ -88,10 +88,6 @@ pub fn markdown(results: &Results) -> Result<String> {
         part(&mut page, "Workers whose handlers sleep:", &tables::wide(kernel))?;
         picture(&mut page, &plots::of_sleep(kernel))?;
     }
-    let runners = tables::runners(results);
-    if !runners.is_empty() {
-        section(&mut page, include_str!("page/runners.md"), &[runners])?;
-    }
     Ok(page)
 }
 

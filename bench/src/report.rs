@@ -38,6 +38,5 @@ pub fn text(results: &Results) -> String {
         show(format!("{release}: workers whose handlers sleep"), tables::wide(kernel));
     }
     show("memory of a job of 16 bytes".into(), tables::memory(results));
-    show("from start to verdict, seconds".into(), tables::runners(results));
     text
 }

@@ -140,9 +140,6 @@ pub struct Run {
     pub machine: String,
     /// In the order in which they ran.
     pub guests: Vec<Guest>,
-    /// The runner's own speed, if it was measured.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub runners: Vec<Runner>,
 }
 
 /// A guest.
@@ -161,18 +158,6 @@ pub struct Guest {
     pub accel: String,
     /// Where its results are, from the run's directory.
     pub results: PathBuf,
-}
-
-/// The time that a runner took from its start to a verdict.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Runner {
-    /// Its name and version.
-    pub runner: String,
-    /// The kernel, or what else it was to do.
-    pub task: String,
-    /// Of each round.
-    pub seconds: Vec<f64>,
 }
 
 /// All of a run. It is what the page is made from.

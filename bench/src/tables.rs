@@ -229,37 +229,6 @@ pub fn wide(kernel: &OfKernel) -> Table {
     table
 }
 
-/// The time from a runner's start to its verdict, in seconds.
-pub fn runners(results: &Results) -> Table {
-    let head = ["task", "runner", "of this runner's", "median", "least", "most", "rounds"];
-    let mut table = Table::new(&head);
-    let median = |seconds: &[f64]| {
-        let mut sorted = seconds.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        (sorted.get((sorted.len() - 1) / 2).copied(), sorted)
-    };
-    for runner in results.run.runners.iter().filter(|runner| !runner.seconds.is_empty()) {
-        let own = results.run.runners.iter().find(|own| own.task == runner.task);
-        let own = own.and_then(|own| median(&own.seconds).0);
-        let (middle, sorted) = median(&runner.seconds);
-        let (Some(middle), Some(own), Some(least), Some(most)) =
-            (middle, own, sorted.first(), sorted.last())
-        else {
-            continue;
-        };
-        table.row(vec![
-            runner.task.clone(),
-            runner.runner.clone(),
-            format!("{:.2}", middle / own),
-            format!("{middle:.1}"),
-            format!("{least:.1}"),
-            format!("{most:.1}"),
-            sorted.len().to_string(),
-        ]);
-    }
-    table
-}
-
 fn shown(spread: &Distribution) -> [u64; 4] {
     [spread.p50, spread.p99, spread.p999, spread.max]
 }

@@ -42,10 +42,11 @@ impl Cgroup {
         result
     }
 
-    /// The bytes of memory charged to it.
-    pub fn current(&self) -> Result<u64> {
-        let bytes = fs::read_to_string(self.path().join("memory.current"))?;
-        bytes.trim().parse().context("an amount of memory")
+    /// The bytes of the kernel's memory that are charged to it: a process's own are others.
+    pub fn kernel_memory(&self) -> Result<u64> {
+        let stat = fs::read_to_string(self.path().join("memory.stat"))?;
+        let kernel = stat.lines().find_map(|line| line.strip_prefix("kernel "));
+        kernel.context("it does not say what the kernel has")?.parse().context("a number")
     }
 
     pub fn remove(self) -> Result<()> {
