@@ -119,7 +119,12 @@ impl Run {
         fs::write(&file, serde_json::to_string_pretty(self)? + "\n")
             .with_context(|| format!("cannot write {}", file.display()))?;
         let mut command = Command::new(program);
-        let mut child = command.args(args).arg(dir).spawn().context("cannot run the report")?;
+        let mut child = command
+            .args(args)
+            .arg(dir)
+            .env("XTASK_RESULTS", dir)
+            .spawn()
+            .context("cannot run the report")?;
         let status = supervised(child.id(), || child.wait())?.context("cannot run the report")?;
         match status.success() {
             true => Ok(()),
