@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use bpf_wq::{Armed, Executor};
-use libbpf_rs::OpenObject;
 use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
+use libbpf_rs::{OpenObject, ProgramMut};
 
 use crate::distribution::Distribution;
 use crate::machine::{call, cpus, on_cpu, read, write};
@@ -22,6 +22,9 @@ const BURST: u64 = 64;
 
 /// With more that wait than this, the bursts of one fill do not add much to them.
 const MANY: u64 = 10_000;
+
+/// So many may wait where the other executor has one worker.
+const FEW: u64 = 512;
 
 /// In one call, after which the process can be interrupted.
 const FILL: u64 = 1 << 15;
@@ -87,7 +90,9 @@ pub fn measure(plan: &Plan) -> Result<Growth> {
 fn on_this_cpu(plan: &Plan, pages: &SlowPages) -> Result<Growth> {
     let mut growth = Growth::default();
     let mut storage = MaybeUninit::uninit();
-    let deep = Measuring::new(&mut storage, Which::Deep, pages, 0)?;
+    // To make a million places takes seconds.
+    let which = if plan.most_pending < FEW { Which::Wide(1) } else { Which::Deep };
+    let deep = Measuring::new(&mut storage, which, pages, 0)?;
     let steps = (0..).map(|exponent| 10_u64.pow(exponent));
     for pending in steps.take_while(|pending| *pending <= plan.most_pending) {
         eprintln!("growth: {pending} pending");
@@ -109,6 +114,7 @@ fn on_this_cpu(plan: &Plan, pages: &SlowPages) -> Result<Growth> {
 struct Measuring<'obj, 'p> {
     armed: Armed<'obj, GrowthSkel<'obj>>,
     jobs: Executor<[u64; 2]>,
+    which: Which,
     pages: &'p SlowPages,
 }
 
@@ -142,7 +148,7 @@ impl<'obj, 'p> Measuring<'obj, 'p> {
         }
         let armed = bpf_wq::load(open, OBJECT)?.arm()?;
         let jobs = Executor::of(&armed, name)?;
-        let measuring = Self { armed, jobs, pages };
+        let measuring = Self { armed, jobs, which, pages };
         let bss = measuring.bss()?;
         write(&bss.holder, pages.pid());
         write(&bss.pages, pages.address());
@@ -152,6 +158,15 @@ impl<'obj, 'p> Measuring<'obj, 'p> {
 
     fn bss(&self) -> Result<&types::bss> {
         self.armed.skel().maps.bss_data.as_deref().context("the section is mapped")
+    }
+
+    /// What submits, and what submits and takes the time.
+    fn programs(&self) -> (&ProgramMut<'_>, &ProgramMut<'_>) {
+        let progs = &self.armed.skel().progs;
+        match self.which {
+            Which::Deep => (&progs.submit_deep, &progs.measure_deep),
+            Which::Wide(_) => (&progs.submit_wide, &progs.measure_wide),
+        }
     }
 
     /// Its last page's number. All that was accepted has to be done.
@@ -170,22 +185,22 @@ impl<'obj, 'p> Measuring<'obj, 'p> {
 
     /// A worker that waits for a page, behind it so many jobs, and then more of them.
     fn deep(&self, pending: u64, bursts: usize) -> Result<Deep> {
-        let (bss, progs) = (self.bss()?, &self.armed.skel().progs);
+        let (bss, (submit, measure)) = (self.bss()?, self.programs());
         let (fills, bursts) = if pending < MANY { (bursts, 1) } else { (1, bursts) };
         let (mut submits, mut rates) = (Vec::new(), Vec::new());
         for _ in 0..fills {
             self.pages.hold();
-            ensure!(call(&progs.submit_deep, [1, 1, 0])? == 1, "the executor is full");
+            ensure!(call(submit, [1, 1, 0])? == 1, "the executor is full");
             self.pages.wait_for_readers(1)?;
             let mut left = pending;
             while left > 0 {
                 let count = left.min(FILL);
-                let accepted = call(&progs.submit_deep, [count, 0, 0])?;
+                let accepted = call(submit, [count, 0, 0])?;
                 ensure!(accepted == count, "{accepted} of {count} jobs were accepted");
                 left -= count;
             }
             for _ in 0..bursts {
-                let accepted = call(&progs.measure_deep, [BURST, 0, 0])?;
+                let accepted = call(measure, [BURST, 0, 0])?;
                 ensure!(accepted == BURST, "{accepted} of {BURST} jobs were accepted");
                 submits.push(read(&bss.took_ns) / BURST);
             }
@@ -205,7 +220,7 @@ impl<'obj, 'p> Measuring<'obj, 'p> {
 
     /// As many jobs at a time as keep all workers at work.
     fn wide(&self, workers: u32, sleep_ms: u64, time: Duration) -> Result<Wide> {
-        let (bss, progs) = (self.bss()?, &self.armed.skel().progs);
+        let (bss, (submit, _)) = (self.bss()?, self.programs());
         let (sleeps, at_a_time) = if sleep_ms > 0 { (1, 2 * u64::from(workers)) } else { (0, 512) };
         self.pages.take(Duration::from_millis(sleep_ms));
         write(&bss.slept_ns, 0);
@@ -213,7 +228,7 @@ impl<'obj, 'p> Measuring<'obj, 'p> {
         let began = Instant::now();
         while began.elapsed() < time {
             let missing = at_a_time.saturating_sub(self.jobs.counters().in_flight);
-            call(&progs.submit_wide, [missing, sleeps, 0])?;
+            call(submit, [missing, sleeps, 0])?;
             thread::sleep(Duration::from_micros(200));
         }
         let (jobs, took) = (self.jobs.counters().done - before, began.elapsed());
