@@ -8,11 +8,10 @@ use anyhow::{Context as _, Result};
 use libbpf_cargo::SkeletonBuilder;
 
 /// Those that the library loads.
-const SKELETONS: [&str; 10] = [
+const SKELETONS: [&str; 9] = [
     "added",
     "executor",
     "executor_careless",
-    "executor_cost",
     "executor_load",
     "executor_types",
     "executor_workers",

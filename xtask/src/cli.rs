@@ -65,6 +65,26 @@ pub struct OneKernel {
     /// From a guest's boot to its verdict, or to a shell's prompt
     #[arg(long, value_name = "SECONDS", default_value_t = 900)]
     pub deadline: u64,
+    /// The guest's processors [default: as vmtest.toml says]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    pub cpus: Option<u8>,
+}
+
+/// What `bench` is to do.
+#[derive(Args)]
+pub struct BenchOptions {
+    /// A kernel; may be given several times [default: the newest, and those that the package names]
+    #[arg(short = 'k', long = "kernel", value_name = "K")]
+    pub kernels: Vec<String>,
+    /// The directory of a bzImage's modules (lib/modules/RELEASE), if it has any
+    #[arg(long, value_name = "DIR", requires = "kernels")]
+    pub modules: Option<PathBuf>,
+    /// From a guest's boot to the end of what it measures
+    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    pub deadline: u64,
+    /// More arguments of what measures, in each guest
+    #[arg(last = true, value_name = "ARGUMENTS")]
+    pub args: Vec<String>,
 }
 
 /// What `test` is to do.
@@ -128,6 +148,12 @@ enum Command {
     /// gets a verdict: which rules hold, which differ from what is known, and which cannot be
     /// tried, by the option that it was built without.
     Test(TestOptions),
+    /// Measure, in guests of several kernels and sizes, one after the other, and report
+    ///
+    /// A package whose Cargo.toml has [package.metadata.xtask.bench] measures: it names the guests.
+    /// What is measured is in results/NAME in the target directory, with run.json, which says how.
+    /// It exits with 0 if all was measured, whatever the numbers are.
+    Bench(BenchOptions),
     /// Open a root shell in a guest; it ends with the shell
     Shell {
         #[command(flatten)]
@@ -250,6 +276,7 @@ fn run_on_host(command: Command, place: &Place) -> Result<Exit> {
             Exit::Passed
         }
         Command::Demo { name, args, on } => Session::open(place)?.demo(name, args, &on)?,
+        Command::Bench(options) => Session::open(place)?.bench(&options)?,
         Command::Mutate { on } => Session::open(place)?.mutate(&on)?,
         Command::Shell { on } => Session::open(place)?.shell(&on)?,
         Command::Test(options) => Session::open(place)?.test(&options)?,

@@ -3,6 +3,7 @@
 
 pub mod accel;
 pub mod batch;
+pub mod bench;
 pub mod build;
 pub mod cache;
 pub mod cli;

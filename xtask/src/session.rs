@@ -9,7 +9,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::accel::{self, Accel};
 use crate::batch::Share;
-use crate::cli::{OneKernel, Place, TestOptions};
+use crate::bench::{Measured, Run};
+use crate::cli::{BenchOptions, OneKernel, Place, TestOptions};
 use crate::config::{Matrix, Targets};
 use crate::failure::{Exit, exit_of, failed, usage};
 use crate::job::{Event, Filter, TestBinary, Work};
@@ -117,7 +118,7 @@ impl<'a> Session<'a> {
         let mutations = mutate::load(&self.workspace.root)?;
         let choice = self.choice(on)?;
         setup::ensure_tools()?;
-        let candidate = self.candidate(&choice)?;
+        let candidate = self.candidate_on(&choice, on.cpus)?;
         let accel = self.choose_accel(&candidate.kernel)?;
         let jobs = accel.guests_at_once(&candidate.config)?;
         let run = |batches| -> Result<KernelReport> {
@@ -216,6 +217,13 @@ impl<'a> Session<'a> {
         Ok(Candidate { kernel, config, dir })
     }
 
+    /// The same, with so many CPUs, if a number is named.
+    fn candidate_on(&self, choice: &Choice, cpus: Option<u8>) -> Result<Candidate> {
+        let mut candidate = self.candidate(choice)?;
+        candidate.config.num_cpus = cpus.unwrap_or(candidate.config.num_cpus);
+        Ok(candidate)
+    }
+
     fn choose_accel(&self, kernel: &Kernel) -> Result<Accel> {
         let cache = self.place.cache()?;
         let (accel, why) = accel::choose(self.place.accel, &kernel.vmlinuz, cache.dir())?;
@@ -233,15 +241,56 @@ impl<'a> Session<'a> {
         setup::ensure_tools()?;
         let program = self.workspace.build_demo(demo)?;
         let args = if args.is_empty() { demo.args.clone() } else { args };
-        let exit = self.one_guest(&choice, on.deadline, Work::Run { program, args })?;
-        let left = vm::results(&guest_dir(&self.workspace.target, &choice.name())?);
-        self.bring(&left, &self.workspace.target.join("results").join(&name))?;
-        Ok(exit)
+        let candidate = self.candidate_on(&choice, on.cpus)?;
+        let accel = self.choose_accel(&candidate.kernel)?;
+        self.one_guest(&candidate, accel, on.deadline, &Work::Run { program, args })?;
+        self.bring(&candidate.dir, &self.workspace.target.join("results").join(&name))?;
+        Ok(Exit::Passed)
     }
 
-    /// Copies the files of a directory, and says so.
-    fn bring(&self, from: &Path, to: &Path) -> Result<()> {
-        for entry in fs::read_dir(from).with_context(|| format!("reading {}", from.display()))? {
+    /// Measures in one guest after the other, and shows the report.
+    pub fn bench(&self, options: &BenchOptions) -> Result<Exit> {
+        let (name, bench) = self.workspace.bench()?;
+        let words = bench.kernels(&self.matrix, &options.kernels);
+        let choices = kernels::choose(&self.matrix, &words, options.modules.as_deref())?;
+        setup::ensure_tools()?;
+        let program = self.workspace.build_bench(name)?;
+        let results = self.workspace.target.join("results").join(name);
+        if results.exists() {
+            fs::remove_dir_all(&results)
+                .with_context(|| format!("cannot clear {}", results.display()))?;
+        }
+        let mut run = Run::begin()?;
+        for choice in &choices {
+            let candidate = self.candidate(choice)?;
+            let accel = self.choose_accel(&candidate.kernel)?;
+            for guest in &bench.guests {
+                self.ui.say(format!("{}: {}", choice.name(), guest.name));
+                let candidate = self.candidate_on(choice, guest.cpus)?;
+                let accel = guest.accel.unwrap_or(accel);
+                let args = [&guest.args[..], &options.args].concat();
+                let work = Work::Run { program: program.clone(), args };
+                let release = self.one_guest(&candidate, accel, options.deadline, &work)?;
+                let of = Path::new(&choice.name()).join(&guest.name);
+                self.bring(&candidate.dir, &results.join(&of))?;
+                run.guests.push(Measured {
+                    kernel: choice.name(),
+                    release,
+                    guest: guest.name.clone(),
+                    cpus: candidate.config.num_cpus,
+                    accel: accel.to_string(),
+                    results: of,
+                });
+            }
+        }
+        run.report(&program, &bench.report, &results)?;
+        Ok(Exit::Passed)
+    }
+
+    /// Copies what a program has left in a guest of this directory, and says so.
+    fn bring(&self, guest: &Path, to: &Path) -> Result<()> {
+        let from = vm::results(guest);
+        for entry in fs::read_dir(&from).with_context(|| format!("reading {}", from.display()))? {
             let entry = entry?;
             if entry.file_type()?.is_file() {
                 let file = to.join(entry.file_name());
@@ -258,7 +307,10 @@ impl<'a> Session<'a> {
     pub fn shell(&self, on: &OneKernel) -> Result<Exit> {
         let choice = self.choice(on)?;
         setup::ensure_tools()?;
-        self.one_guest(&choice, on.deadline, Work::Hold)
+        let candidate = self.candidate_on(&choice, on.cpus)?;
+        let accel = self.choose_accel(&candidate.kernel)?;
+        self.one_guest(&candidate, accel, on.deadline, &Work::Hold)?;
+        Ok(Exit::Passed)
     }
 
     fn choice(&self, on: &OneKernel) -> Result<Choice> {
@@ -271,17 +323,26 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Runs one guest for a person, and shows what it says as it says it.
-    fn one_guest(&self, choice: &Choice, deadline: u64, work: Work) -> Result<Exit> {
-        let Candidate { kernel, config, dir } = self.candidate(choice)?;
-        let accel = self.choose_accel(&kernel)?;
+    /// Runs one guest for a person, and shows what it says as it says it. Gives the kernel's release.
+    fn one_guest(
+        &self,
+        candidate: &Candidate,
+        accel: Accel,
+        deadline: u64,
+        work: &Work,
+    ) -> Result<String> {
+        let Candidate { kernel, config, dir } = candidate;
         let deadline = Duration::from_secs(deadline);
-        let guest = Guest { kernel: &kernel, config: &config, accel, deadline, dir };
+        let guest = Guest { kernel, config, accel, deadline, dir: dir.clone() };
         let line = self.ui.guest(&kernel.name);
-        let ran = guest.run(&work, false, &mut |news| match news {
+        let mut booted = String::new();
+        let ran = guest.run(work, false, &mut |news| match news {
             News::Again(why) => self.ui.say(format!("{}: booting once more: {why}", kernel.name)),
             News::Line(text) => self.ui.say(text),
-            News::Event(Event::Started { release }) => line.shows(format!("Linux {release}")),
+            News::Event(Event::Started { release }) => {
+                booted.clone_from(release);
+                line.shows(format!("Linux {release}"));
+            }
             News::Event(_) => (),
             News::Held(console) => terminal::attach(console, &self.ui),
         })?;
@@ -289,7 +350,7 @@ impl<'a> Session<'a> {
         let (success, how) = match ran.end {
             End::NoBoot { why, .. } => bail!("{}: {why}", kernel.name),
             // What a person does to the guest is no verdict.
-            End::Marker { .. } if matches!(work, Work::Hold) => return Ok(Exit::Passed),
+            End::Marker { .. } if matches!(work, Work::Hold) => return Ok(booted),
             End::Marker { success, how } => (Some(success), how),
             End::NoMarker(why) => (None, why),
         };
@@ -298,7 +359,7 @@ impl<'a> Session<'a> {
             return Err(failed(format!("the kernel reported a fault:\n{quoted}")));
         }
         match success {
-            Some(true) => Ok(Exit::Passed),
+            Some(true) => Ok(booted),
             Some(false) => Err(failed(format!("the program failed: {how}"))),
             None => Err(failed(format!("the guest ended without a verdict: {how}"))),
         }

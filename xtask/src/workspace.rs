@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use cargo_metadata::{Message, MetadataCommand, Target};
 use serde::Deserialize;
 
+use crate::bench::Bench;
 use crate::failure::{failed, usage};
 use crate::interrupt::supervised;
 use crate::job::TestBinary;
@@ -22,6 +23,8 @@ pub struct Workspace {
     /// What the workspace says to the runner.
     pub settings: Settings,
     demos: Vec<Demo>,
+    /// The packages that measure, by name.
+    benches: Vec<(String, Bench)>,
     /// The test targets of the packages whose tests run in guests.
     tests: Vec<String>,
 }
@@ -36,11 +39,13 @@ pub struct Demo {
 }
 
 /// `[package.metadata.xtask]`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 struct PackageSettings {
     /// With these arguments the package's binary is a demo.
-    demo: Vec<String>,
+    demo: Option<Vec<String>>,
+    /// The package's binary measures.
+    bench: Option<Bench>,
 }
 
 /// `[workspace.metadata.xtask]`.
@@ -84,6 +89,7 @@ impl Workspace {
             .map(|target| target.name.clone())
             .collect();
         let mut demos = Vec::new();
+        let mut benches = Vec::new();
         for package in &metadata.packages {
             let examples = package.targets.iter().filter(|target| target.is_example());
             demos.extend(examples.map(|example| Demo {
@@ -97,7 +103,13 @@ impl Workspace {
                         usage(format!("{}: [package.metadata.xtask]: {e}", package.manifest_path))
                     })?;
                 let name = package.name.to_string();
-                demos.push(Demo { name, kind: "--bin", args: settings.demo });
+                if let Some(bench) = settings.bench {
+                    bench.check(package.manifest_path.as_std_path())?;
+                    benches.push((name.clone(), bench));
+                }
+                if let Some(args) = settings.demo {
+                    demos.push(Demo { name, kind: "--bin", args });
+                }
             }
         }
         let workspace = Workspace {
@@ -105,6 +117,7 @@ impl Workspace {
             target: metadata.target_directory.into(),
             settings,
             demos,
+            benches,
             tests,
         };
         workspace
@@ -167,10 +180,31 @@ impl Workspace {
 
     /// Builds what a demo runs.
     pub fn build_demo(&self, demo: &Demo) -> Result<PathBuf> {
+        self.build_program(demo.kind, &demo.name)
+    }
+
+    /// The one package that measures.
+    pub fn bench(&self) -> Result<(&str, &Bench)> {
+        match &self.benches[..] {
+            [(name, bench)] => Ok((name, bench)),
+            [] => Err(usage("no package of the workspace has [package.metadata.xtask.bench]")),
+            several => Err(usage(format!(
+                "several packages have [package.metadata.xtask.bench]: {}",
+                several.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
+            ))),
+        }
+    }
+
+    /// Builds the binary of a package that measures.
+    pub fn build_bench(&self, name: &str) -> Result<PathBuf> {
+        self.build_program("--bin", name)
+    }
+
+    fn build_program(&self, kind: &str, name: &str) -> Result<PathBuf> {
         let mut cargo = self.cargo("build");
-        cargo.args(["--workspace", demo.kind, &demo.name]);
+        cargo.args(["--workspace", kind, name]);
         let built = executables(&mut cargo, false)?;
-        let program = built.into_iter().find(|(target, _, _)| target.name == demo.name);
+        let program = built.into_iter().find(|(target, _, _)| target.name == name);
         Ok(program.context("cargo has built no executable")?.2)
     }
 

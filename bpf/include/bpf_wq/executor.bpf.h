@@ -193,7 +193,7 @@ static __always_inline void bpf_wq_executor_open(const struct bpf_wq_executor *e
 \
 		if (bpf_wq_executor_##name(&e)) \
 			return 0; \
-		bpf_wq_worker_begin(&e, *key); \
+		bpf_wq_worker_begin(&e, *key, worker); \
 		bpf_loop(BPF_WQ_BUDGET_JOBS, bpf_wq_step_##name, &work, 0); \
 		bpf_wq_worker_end(&e, *key, worker, &work); \
 		return 0; \

@@ -20,6 +20,8 @@
 
 struct bpf_wq_worker {
 	struct bpf_wq work;
+	__u64 begun;	/* runs of it */
+	__u64 promised; /* a run that has been started: its number, as begun counts it */
 };
 
 /* What name_gate holds. */
@@ -63,8 +65,26 @@ static __always_inline int bpf_wq_may_wake(const struct bpf_wq_executor *e)
 }
 
 /*
+ * Starts a worker, unless a run is to come that was promised before. This is called after something
+ * was put into the queue: the run, when it begins, finds that. A promise is true for ever, so that
+ * an old one may take the place of a new one; who fails to start promises nothing.
+ */
+static __always_inline int bpf_wq_start_worker(struct bpf_wq_worker *worker)
+{
+	__u64 begun = bpf_wq_read(worker->begun);
+	int err;
+
+	if (bpf_wq_read(worker->promised) > begun)
+		return 0;
+	err = bpf_wq_start(&worker->work, 0);
+	if (!err)
+		bpf_wq_write(worker->promised, begun + 1);
+	return err;
+}
+
+/*
  * Starts a worker, if one waits. Of the others each looks at the queue again before it waits. A
- * worker counts as waiting until it runs, so of jobs in quick succession all may start the same:
+ * worker counts as waiting until it runs, so of jobs in quick succession all may choose the same:
  * it starts the next when it takes a job and leaves some.
  */
 static __always_inline int bpf_wq_wake(const struct bpf_wq_executor *e)
@@ -79,9 +99,7 @@ static __always_inline int bpf_wq_wake(const struct bpf_wq_executor *e)
 	if (!(idle & (1ULL << (index & 63))))
 		index = bpf_wq_bit_index(idle & -idle);
 	worker = bpf_map_lookup_elem(e->workers, &index);
-	if (!worker)
-		return 0;
-	return bpf_wq_start(&worker->work, 0);
+	return worker ? bpf_wq_start_worker(worker) : 0;
 }
 
 static __always_inline int bpf_wq_queue(const struct bpf_wq_executor *e, __u32 number)
@@ -107,8 +125,11 @@ static __always_inline void bpf_wq_wake_next(const struct bpf_wq_executor *e,
 	bpf_wq_wake(e);
 }
 
-static __always_inline void bpf_wq_worker_begin(const struct bpf_wq_executor *e, __u32 index)
+/* Before it looks at the queue. */
+static __always_inline void bpf_wq_worker_begin(const struct bpf_wq_executor *e, __u32 index,
+						struct bpf_wq_worker *worker)
 {
+	bpf_wq_add(worker->begun, 1);
 	bpf_wq_ordered(__sync_fetch_and_and(&e->state->gate.idle, ~(1ULL << (index & 63))));
 }
 

@@ -11,11 +11,14 @@ use plotters::prelude::*;
 const SIZE: (u32, u32) = (800, 440);
 
 /// Colours that are told apart without red and green, too.
-const COLOURS: [RGBColor; 4] = [
+const COLOURS: [RGBColor; 7] = [
     RGBColor(0x00, 0x5f, 0xa3),
     RGBColor(0xd9, 0x6b, 0x00),
     RGBColor(0x6a, 0x3d, 0x9a),
     RGBColor(0x55, 0x55, 0x55),
+    RGBColor(0x00, 0x9e, 0x73),
+    RGBColor(0xcc, 0x79, 0xa7),
+    RGBColor(0xd8, 0xb4, 0x00),
 ];
 
 /// The directory that the runner takes results from, or the current one.

@@ -377,6 +377,32 @@ fn a_demo_that_fails_fails() {
 }
 
 #[test]
+fn a_bench_measures_in_each_guest_and_reports() {
+    let fixture = Fixture::new();
+    let says = [
+        "6.12: one",
+        "6.12: three",
+        "an application is to measure --little",
+        "an application is to report",
+    ];
+    fixture.xtask(&["bench", "-k", KERNEL, "--", "--little"]).ends(0, &says);
+    let read =
+        |file: &str| fs::read_to_string(fixture.path("target/results/fixture").join(file)).unwrap();
+    assert_eq!([read("6.12/one/cpus"), read("6.12/three/cpus")], ["1", "3"]);
+    let run: serde_json::Value = serde_json::from_str(&read("run.json")).unwrap();
+    assert_eq!(run["command"], "cargo xtask bench -k 6.12 -- --little");
+    let three = &run["guests"][1];
+    assert_eq!((&three["guest"], &three["cpus"]), (&"three".into(), &3.into()));
+    assert_eq!(three["results"], "6.12/three");
+    assert!(three["release"].as_str().unwrap().starts_with("6.12."), "{three}");
+
+    let failing = ["bench", "-k", KERNEL, "--", "--fail"];
+    fixture.xtask(&failing).ends(1, &["the program failed: exit status 7"]);
+    fixture.edit("Cargo.toml", |text| text.replace("cpus = 3", "cpus = 0"));
+    fixture.xtask(&["bench"]).ends(2, &["guest three has no CPU"]);
+}
+
+#[test]
 fn a_kernel_runs_only_the_targets_that_are_named_for_it() {
     let named = |targets: &str| {
         let fixture = Fixture::new();
