@@ -70,7 +70,7 @@ pub struct OneKernel {
 /// What `test` is to do.
 #[derive(Args)]
 pub struct TestOptions {
-    /// A kernel; may be given several times [default: all of kernels.toml]
+    /// A kernel; may be given several times [default: the default ones of kernels.toml]
     #[arg(short = 'k', long = "kernel", value_name = "K")]
     pub kernels: Vec<String>,
     /// Only the test targets of this name; may be given several times
@@ -135,7 +135,7 @@ enum Command {
     },
     /// List the kernels of kernels.toml, fetch or build them
     Kernels {
-        /// The matrix as JSON, for a CI workflow
+        /// The default kernels as JSON, for a CI workflow
         #[arg(long)]
         json: bool,
         #[command(subcommand)]
@@ -171,7 +171,7 @@ enum Command {
 enum KernelsCommand {
     /// Fetch all kernels, or those named, and build the tests: all that plain `vmtest` needs
     Fetch {
-        /// A kernel; may be given several times [default: all of kernels.toml]
+        /// A kernel; may be given several times [default: the default ones of kernels.toml]
         #[arg(short = 'k', long = "kernel", value_name = "K")]
         kernels: Vec<String>,
     },
@@ -181,7 +181,7 @@ enum KernelsCommand {
     /// build what they need by themselves. It takes minutes, and 3.5 GB on the cache's disk until
     /// it is done.
     Build {
-        /// A kernel, or the first two parts of a version (7.3) [default: all that are built]
+        /// A kernel, or the first two parts of a version (7.3) [default: all default ones]
         #[arg(value_name = "K")]
         kernels: Vec<String>,
     },

@@ -17,7 +17,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
 use tempfile::TempDir;
 
-use super::eventually;
+use crate::eventually;
 
 const SIZE: NonZeroUsize = NonZeroUsize::new(4096).expect("not 0");
 const FILE: INodeNo = INodeNo(2);
