@@ -3,10 +3,11 @@
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::path::Path;
 
-use libbpf_rs::{Iter, Link, ProgramInput, ProgramMut};
+use libbpf_rs::libbpf_sys::{bpf_prog_test_run_opts, bpf_test_run_opts};
+use libbpf_rs::{Iter, Link, ProgramMut};
 
 use crate::needs_config;
 
@@ -110,17 +111,15 @@ pub fn attach(
 /// # Errors
 ///
 /// What the kernel refuses.
-pub fn cause(name: &str, program: &ProgramMut<'_>, link: Option<&Link>) -> libbpf_rs::Result<()> {
-    let test_run = |data: &[u8]| {
-        let data_in = (!data.is_empty()).then_some(data);
-        program.test_run(ProgramInput { data_in, ..Default::default() }).map(drop)
-    };
+pub fn cause(name: &str, program: BorrowedFd<'_>, link: Option<&Link>) -> libbpf_rs::Result<()> {
     match name {
         "xdp" | "tc" | "action" | "socket" | "cgroup_skb" | "lwt_in" | "lwt_out" | "lwt_xmit" => {
-            test_run(&FRAME)?;
+            test_run(program, &FRAME)?;
         }
         // A test run calls what the others are attached to.
-        "syscall" | "fentry" | "fentry_s" | "fexit" | "fexit_s" | "fmod_ret" => test_run(&[])?,
+        "syscall" | "fentry" | "fentry_s" | "fexit" | "fexit_s" | "fmod_ret" => {
+            test_run(program, &[])?
+        }
         "iter" | "iter_s" => {
             let mut lines = Vec::new();
             Iter::new(link.expect("it is attached"))?.read_to_end(&mut lines)?;
@@ -139,4 +138,19 @@ pub fn cause(name: &str, program: &ProgramMut<'_>, link: Option<&Link>) -> libbp
         other => panic!("{other} has no event"),
     }
     Ok(())
+}
+
+fn test_run(program: BorrowedFd<'_>, data: &[u8]) -> libbpf_rs::Result<()> {
+    let mut options =
+        bpf_test_run_opts { sz: size_of::<bpf_test_run_opts>() as u64, ..Default::default() };
+    if !data.is_empty() {
+        options.data_in = data.as_ptr().cast();
+        options.data_size_in = data.len().try_into().expect("a frame is short");
+    }
+    // SAFETY: the kernel reads `data`, of this size, and writes no more than the options.
+    let result = unsafe { bpf_prog_test_run_opts(program.as_raw_fd(), &raw mut options) };
+    match result {
+        0 => Ok(()),
+        error => Err(libbpf_rs::Error::from_raw_os_error(-error)),
+    }
 }

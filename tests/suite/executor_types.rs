@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::mem::MaybeUninit;
+use std::os::fd::AsFd as _;
 
 use bpf_wq::{Armed, Executor};
 use libbpf_rs::skel::{OpenSkel as _, Skel as _, SkelBuilder as _};
@@ -113,7 +114,7 @@ fn happen(name: &str, program: &ProgramMut<'_>) {
     let cgroup = is_of_cgroup(name).then(Cgroup::new);
     let path = cgroup.as_ref().map(Cgroup::path);
     let link = attach(name, program, path.as_deref()).expect("it is attached");
-    let act = || cause(name, program, link.as_ref()).expect("it happens");
+    let act = || cause(name, program.as_fd(), link.as_ref()).expect("it happens");
     match &cgroup {
         Some(cgroup) => cgroup.within(act),
         None => act(),

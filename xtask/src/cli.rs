@@ -96,6 +96,26 @@ pub struct TestOptions {
     pub libtest: Vec<String>,
 }
 
+/// What `torture` is to do.
+#[derive(Args)]
+pub struct TortureOptions {
+    /// A kernel; may be given several times [default: the newest of kernels.toml]
+    #[arg(short = 'k', long = "kernel", value_name = "K")]
+    pub kernels: Vec<String>,
+    /// The directory of a bzImage's modules (lib/modules/RELEASE), if it has any
+    #[arg(long, value_name = "DIR", requires = "kernels")]
+    pub modules: Option<PathBuf>,
+    /// For how long, on each kernel: 90s, 10m, 2h
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    pub time: std::time::Duration,
+    /// What all that it does follows from [default: a new one, which it prints]
+    #[arg(long, value_name = "S")]
+    pub seed: Option<u64>,
+    /// For a guest's boot, and from the end of the time to its verdict
+    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    pub deadline: u64,
+}
+
 impl TestOptions {
     /// Whether nothing is left out: no kernel, no target and no test was named.
     pub fn is_full(&self) -> bool {
@@ -128,6 +148,11 @@ enum Command {
     /// gets a verdict: which rules hold, which differ from what is known, and which cannot be
     /// tried, by the option that it was built without.
     Test(TestOptions),
+    /// Let the workspace's torture have a kernel for a while, or several, one after the other
+    ///
+    /// The same seed has the same operations again. What it leaves, and a verdict, are in
+    /// results/torture/KERNEL in the target directory then.
+    Torture(TortureOptions),
     /// Open a root shell in a guest; it ends with the shell
     Shell {
         #[command(flatten)]
@@ -252,6 +277,7 @@ fn run_on_host(command: Command, place: &Place) -> Result<Exit> {
         Command::Demo { name, args, on } => Session::open(place)?.demo(name, args, &on)?,
         Command::Mutate { on } => Session::open(place)?.mutate(&on)?,
         Command::Shell { on } => Session::open(place)?.shell(&on)?,
+        Command::Torture(options) => Session::open(place)?.torture(&options)?,
         Command::Test(options) => Session::open(place)?.test(&options)?,
     })
 }
