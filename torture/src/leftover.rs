@@ -189,9 +189,13 @@ pub fn no_leaks() -> Result<bool> {
         thread::sleep(KMEMLEAK_AGE + Duration::from_secs(1));
         fs::write(KMEMLEAK, "scan").with_context(|| format!("{KMEMLEAK}: scan"))?;
     }
-    let leaks = fs::read_to_string(KMEMLEAK).context(KMEMLEAK)?;
-    ensure!(leaks.trim().is_empty(), "the kernel has lost memory:\n{leaks}");
+    no_leaks_in(&fs::read_to_string(KMEMLEAK).context(KMEMLEAK)?)?;
     Ok(true)
+}
+
+fn no_leaks_in(leaks: &str) -> Result<()> {
+    ensure!(leaks.trim().is_empty(), "the kernel has lost memory:\n{leaks}");
+    Ok(())
 }
 
 fn mount_debugfs() -> Result<bool> {
@@ -210,9 +214,13 @@ fn mount_debugfs() -> Result<bool> {
 /// Fails if lockdep has given up, as it does at its first report. Whether there is lockdep.
 pub fn lockdep_watches() -> Result<bool> {
     let Ok(stats) = fs::read_to_string("/proc/lockdep_stats") else { return Ok(false) };
+    lockdep_watches_in(&stats).map(|()| true)
+}
+
+fn lockdep_watches_in(stats: &str) -> Result<()> {
     let word = stats.lines().find_map(|line| line.trim().strip_prefix("debug_locks:"));
     ensure!(word.map(str::trim) == Some("1"), "lockdep has given up: {stats}");
-    Ok(true)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -232,5 +240,16 @@ mod tests {
         };
         assert_eq!(of(&[1, 2, 3]).new_since(&of(&[1, 3])), ["program 2"]);
         assert!(of(&[1]).new_since(&of(&[1, 3])).is_empty());
+    }
+
+    #[test]
+    fn what_the_kernel_says_of_itself_is_heard() {
+        let leak = "unreferenced object 0xffff88800b9d8000 (size 64):\n  comm \"torture\", pid 9\n";
+        assert!(no_leaks_in(leak).unwrap_err().to_string().contains("(size 64)"));
+        no_leaks_in("\n").unwrap();
+        let stats = |word| format!(" lock-classes:  1811 [max: 8192]\n debug_locks: {word:>20}\n");
+        lockdep_watches_in(&stats("1")).unwrap();
+        assert!(lockdep_watches_in(&stats("0")).is_err());
+        assert!(lockdep_watches_in("").is_err());
     }
 }

@@ -151,7 +151,7 @@ impl Life {
         };
         let mebibytes = |number: u64| number << 20;
         let limit = (rng.u8(..3) == 0).then(|| mebibytes(rng.u64(8..96)));
-        let steps = rng.usize(20..80);
+        let steps = rng.usize(50..300);
         let mut hands = [
             (0..steps).map(|_| of_programs(&mut rng, &chosen)).collect::<Vec<_>>(),
             (0..steps).map(|_| of_elements(&mut rng, limit.is_some())).collect(),

@@ -157,8 +157,9 @@ static __attribute__((noinline)) int submit_one(void)
 	if (!mark || !place)
 		return 0;
 	what = mix(job.number) >> 8;
+	/* Up to 17 ms, some up to a second. */
 	if (what % 4 == 0)
-		options.delay_ns = (what >> 8) & 0xffffff;
+		options.delay_ns = (what >> 8) & (what % 64 ? 0xffffff : 0x3fffffff);
 	if (what % 8 == 5) {
 		options.is_ordered = 1;
 		options.key = (what >> 8) % 4;

@@ -184,6 +184,7 @@ mod tests {
             package: vec![],
             build: None,
             tests: vec![],
+            default: true,
         };
         let kernel = ["6.12", "7.3"].map(kernel).to_vec();
         Matrix { root: PathBuf::new(), modules: vec![], test_modules: vec![], kernel }
