@@ -143,19 +143,8 @@ fn list(counts: &BTreeMap<String, u64>) -> String {
     each.collect::<Vec<_>>().join(", ")
 }
 
-const HEAD: &str = "\
-# Torture
-
-`cargo xtask torture -k KERNEL --time 10m` boots a kernel and does to it, for so long, what its
-`--help` lists, all at once; `--seed` has the same operations again. This page is made from what the
-last run on each kernel has left in `target/results/torture/`, by
-
-    cargo run -p torture -- page target/results/torture > docs/torture.md
-
-A run passes if every account adds up, nothing is left in the kernel, and the kernel's log holds no
-report. [CONTRIBUTING.md](../CONTRIBUTING.md) says more.
-
-";
+/// What the page says before it comes to the runs.
+const HEAD: &str = include_str!("page.md");
 
 /// The page about the runs whose results are in the directories of `directory`.
 pub fn page(directory: &Path) -> Result<String> {
@@ -183,7 +172,7 @@ pub fn page(directory: &Path) -> Result<String> {
 }
 
 fn written(runs: &[(Verdict, Option<Report>)]) -> String {
-    let mut page = HEAD.to_owned();
+    let mut page = format!("{HEAD}## What was run\n\n");
     let reports = || runs.iter().filter_map(|(verdict, report)| Some((verdict, report.as_ref()?)));
     let longest = reports()
         .filter(|(verdict, _)| verdict.passed)
@@ -229,7 +218,7 @@ fn written(runs: &[(Verdict, Option<Report>)]) -> String {
         );
     }
     for (verdict, report) in reports() {
-        let _ = writeln!(page, "\n## {}\n\n```text\n{report}\n```", verdict.kernel);
+        let _ = writeln!(page, "\n### {}\n\n```text\n{report}\n```", verdict.kernel);
         for failure in &report.failures {
             let _ = writeln!(page, "\nFailed: {failure}");
         }
