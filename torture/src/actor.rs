@@ -114,6 +114,13 @@ impl<'a> Actor<'a> {
 
     /// Lives until the time is over, or somebody has failed; then removes what is pinned.
     pub fn run(mut self) -> Result<()> {
+        let lived = self.lives();
+        // Also what a life has left that failed: else it would be found once more.
+        let ended = self.end();
+        lived.and(ended)
+    }
+
+    fn lives(&mut self) -> Result<()> {
         for number in 0.. {
             let is_over = self.common.is_over.load(Ordering::SeqCst);
             if is_over || Instant::now() >= self.common.until {
@@ -124,7 +131,7 @@ impl<'a> Actor<'a> {
             let lived = self.live(number, &life, &mut heard);
             lived.with_context(|| self.describe(number, &life, &heard))?;
         }
-        self.end()
+        Ok(())
     }
 
     /// Where something was not as it has to be.
