@@ -363,7 +363,8 @@ mod tests {
 
     fn life(end: End, limit: Option<u64>) -> Life {
         let hands = [vec![], vec![], vec![Op::Release]];
-        Life { types: vec![], is_pinned: false, is_other_build: false, limit, hands, end }
+        let hashes = vec![];
+        Life { types: vec![], hashes, is_pinned: false, is_other_build: false, limit, hands, end }
     }
 
     #[test]

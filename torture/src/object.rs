@@ -15,7 +15,7 @@ use libbpf_rs::skel::{OpenSkel as _, Skel as _, SkelBuilder as _};
 use libbpf_rs::{Link, MapCore as _, MapHandle, OpenObject, ProgramMut};
 
 use crate::ledger;
-use crate::plan::Hash;
+use crate::plan::{Hash, Life};
 
 #[expect(
     clippy::allow_attributes_without_reason,
@@ -55,10 +55,10 @@ pub fn other_build() -> Vec<u8> {
     [OBJECT, b"\0"].concat()
 }
 
-/// Opens it, with the programs of these types and those that user space calls.
+/// Opens it, with the programs of a life: of its types, and of its hashes.
 pub fn open<'obj>(
     storage: &'obj mut MaybeUninit<OpenObject>,
-    types: &[String],
+    life: &Life,
     settings: Settings,
 ) -> Result<OpenTortureSkel<'obj>> {
     let mut open = TortureSkelBuilder::default().open(storage).context("opening torture.bpf.o")?;
@@ -69,11 +69,22 @@ pub fn open<'obj>(
     rodata.rearms = settings.rearms.into();
     for mut program in open.open_object_mut().progs_mut() {
         let name = program.name().to_str().context("names are ASCII")?;
-        let is_wanted =
-            name.strip_prefix("type_").is_none_or(|kind| types.iter().any(|t| t == kind));
+        let of_type = name.strip_prefix("type_");
+        let of_hash = Hash::ALL.iter().find(|hash| programs_of(**hash).iter().any(|p| p == name));
+        let is_wanted = match (of_type, of_hash) {
+            (Some(kind), _) => life.types.iter().any(|other| other == kind),
+            (_, Some(hash)) => life.hashes.contains(hash),
+            // An executor that user space does not submit to by itself.
+            _ => CALLED.contains(&name) || name == "bpf_wq_arm_jobs",
+        };
         program.set_autoload(is_wanted);
     }
     Ok(open)
+}
+
+/// What the programs of a hash are called.
+fn programs_of(hash: Hash) -> [String; 2] {
+    [format!("submit_{}", hash.name()), format!("bpf_wq_arm_{}", hash.name())]
 }
 
 /// What a program of one of the types is called.
@@ -106,13 +117,11 @@ pub struct Parts {
 
 impl Parts {
     /// Of what this process has loaded.
-    pub fn of_armed<'obj>(
-        armed: &Armed<'obj, TortureSkel<'obj>>,
-        types: &[String],
-    ) -> Result<Self> {
+    pub fn of_armed<'obj>(armed: &Armed<'obj, TortureSkel<'obj>>, life: &Life) -> Result<Self> {
         let object = armed.skel().object();
         Self::new(
-            types,
+            &life.types,
+            &life.hashes,
             |name| {
                 let program = object.progs().find(|program| program.name() == name);
                 let program = program.with_context(|| format!("no program {name}"))?;
@@ -125,21 +134,24 @@ impl Parts {
         )
     }
 
-    /// Of what is pinned. Its programs may be of other types than this loader would have loaded.
+    /// Of what is pinned. Its types and hashes may be others than this loader would have loaded.
     pub fn of_pinned(pinned: &Pinned) -> Result<Self> {
-        Self::new(&[], |name| Ok(pinned.program(name)?), |name| Ok(pinned.map(name)?))
+        let path = pinned.path().join("programs");
+        let has = |hash: &Hash| programs_of(*hash).iter().all(|name| path.join(name).exists());
+        let hashes: Vec<Hash> = Hash::ALL.into_iter().filter(has).collect();
+        let program = |name: &str| Ok(pinned.program(name)?);
+        Self::new(&[], &hashes, program, |name| Ok(pinned.map(name)?))
     }
 
     fn new(
         types: &[String],
+        hashes: &[Hash],
         program: impl Fn(&str) -> Result<OwnedFd>,
         map: impl Fn(&str) -> Result<MapHandle>,
     ) -> Result<Self> {
         let of_types = types.iter().map(|kind| program_name(kind));
         let called = CALLED.iter().map(ToString::to_string);
-        let of_hashes = Hash::ALL.iter().flat_map(|hash| {
-            [format!("submit_{}", hash.name()), format!("bpf_wq_arm_{}", hash.name())]
-        });
+        let of_hashes = hashes.iter().flat_map(|hash| programs_of(*hash));
         let programs = of_types.chain(called).chain(of_hashes);
         let programs = programs.map(|name| Ok((name.clone(), program(&name)?)));
         let maps = ledger::MAPS.iter().copied().chain(Hash::ALL.iter().map(|hash| hash.name()));
@@ -151,6 +163,11 @@ impl Parts {
     pub fn program(&self, name: &str) -> Result<BorrowedFd<'_>> {
         let program = self.programs.get(name).with_context(|| format!("no program {name}"))?;
         Ok(program.as_fd())
+    }
+
+    /// Whether it has the workqueues of a hash.
+    pub fn has(&self, hash: Hash) -> bool {
+        programs_of(hash).iter().all(|name| self.programs.contains_key(name))
     }
 
     /// A map.

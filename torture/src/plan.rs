@@ -59,6 +59,15 @@ pub enum Op {
 }
 
 impl Op {
+    /// The hash that it is about.
+    pub fn hash(&self) -> Option<Hash> {
+        match *self {
+            Op::Add(hash, ..) | Op::Update(hash, ..) | Op::Delete(hash, ..) => Some(hash),
+            Op::Start(hash, ..) => Some(hash),
+            _ => None,
+        }
+    }
+
     /// What it is counted as.
     pub fn name(&self) -> &'static str {
         match self {
@@ -117,6 +126,8 @@ impl End {
 pub struct Life {
     /// The types of its programs.
     pub types: Vec<String>,
+    /// The hashes whose workqueues it has; it has the executor in any case.
+    pub hashes: Vec<Hash>,
     /// Whether it pins, and goes on with what is pinned.
     pub is_pinned: bool,
     /// Whether its object is of another build, which replaces what is pinned.
@@ -145,6 +156,8 @@ impl Life {
         if chosen.iter().any(|name| name == "xdp") {
             chosen.retain(|name| name != "sockops");
         }
+        // To verify their programs is most of what a life takes.
+        let hashes: Vec<Hash> = Hash::ALL.into_iter().filter(|_| rng.bool()).collect();
         let is_pinned = rng.u8(..3) == 0;
         let end = match rng.u8(..8) {
             0 | 1 => End::Stop,
@@ -158,15 +171,15 @@ impl Life {
         let steps = rng.usize(50..300);
         let mut hands = [
             (0..steps).map(|_| of_programs(&mut rng, &chosen)).collect::<Vec<_>>(),
-            (0..steps).map(|_| of_elements(&mut rng, limit.is_some())).collect(),
-            (0..steps).map(|_| start(&mut rng)).collect(),
+            (0..steps).map(|_| of_elements(&mut rng, &hashes, limit.is_some())).collect(),
+            (0..steps).filter_map(|_| start(&mut rng, &hashes)).collect(),
         ];
         if end == End::Kill {
             let at = rng.usize(..=steps);
             hands[1].insert(at, Op::Die);
         }
         let is_other_build = is_pinned && rng.bool();
-        Life { types: chosen, is_pinned, is_other_build, limit, hands, end }
+        Life { types: chosen, hashes, is_pinned, is_other_build, limit, hands, end }
     }
 
     /// Whether something of it takes elements away, of which submissions are lost then.
@@ -192,25 +205,31 @@ fn of_programs(rng: &mut Rng, types: &[String]) -> Op {
     }
 }
 
-fn of_elements(rng: &mut Rng, is_limited: bool) -> Op {
-    let hash = *rng.choice(&Hash::ALL).expect("three");
-    // Twice as many keys as there is room for in the hash that evicts.
-    let (key, count) = (rng.u32(..32), rng.u32(1..8));
+fn of_elements(rng: &mut Rng, hashes: &[Hash], is_limited: bool) -> Op {
     match rng.u8(..20) {
-        0..=4 => Op::Submit(rng.u32(1..80)),
-        5 | 6 => Op::Cancel(rng.u32(1..20)),
-        7..=10 => Op::Add(hash, key, count),
-        11 | 12 => Op::Update(hash, key, count),
-        13 | 14 => Op::Delete(hash, key, count),
-        15 if is_limited => Op::Squeeze,
-        16 if is_limited => Op::Release,
-        _ => start(rng),
+        0 if is_limited => Op::Squeeze,
+        1 if is_limited => Op::Release,
+        ..=2 => Op::Cancel(rng.u32(1..20)),
+        3..=6 => Op::Submit(rng.u32(1..80)),
+        what => of_hash(rng, hashes, what).unwrap_or_else(|| Op::Submit(rng.u32(1..80))),
     }
 }
 
-fn start(rng: &mut Rng) -> Op {
-    let hash = *rng.choice(&Hash::ALL).expect("three");
-    Op::Start(hash, rng.u32(..32), rng.u32(1..40))
+fn of_hash(rng: &mut Rng, hashes: &[Hash], what: u8) -> Option<Op> {
+    let hash = *rng.choice(hashes)?;
+    // Twice as many keys as there is room for in the hash that evicts.
+    let (key, count) = (rng.u32(..32), rng.u32(1..8));
+    match what {
+        7..=11 => Some(Op::Add(hash, key, count)),
+        12 | 13 => Some(Op::Update(hash, key, count)),
+        14 | 15 => Some(Op::Delete(hash, key, count)),
+        _ => start(rng, hashes),
+    }
+}
+
+fn start(rng: &mut Rng, hashes: &[Hash]) -> Option<Op> {
+    let hash = *rng.choice(hashes)?;
+    Some(Op::Start(hash, rng.u32(..32), rng.u32(1..40)))
 }
 
 #[cfg(test)]
