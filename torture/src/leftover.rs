@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The kernel memory that may be missing at the end: slabs and per-CPU areas are given back by the
 /// page, and some of their pages hold something that lives on.
-pub const BOUND: u64 = 24 << 20;
+pub const BOUND: u64 = 16 << 20;
 
 /// Where the kernel's leak detector is.
 const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
