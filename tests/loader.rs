@@ -10,13 +10,12 @@ use std::net::UdpSocket;
 use std::process;
 use std::ptr::{self, NonNull};
 
+use bpf_wq_tests::loopback;
 use libbpf_rs::skel::{OpenSkel as _, Skel as _};
 use libbpf_rs::{AsRawLibbpf as _, Link, ProgramMut, libbpf_sys};
 
 #[path = "suite/support/lifecycle.rs"]
 mod lifecycle;
-#[path = "suite/support/loopback.rs"]
-mod loopback;
 
 /// Of `lo`, in every network.
 const LO: i32 = 1;

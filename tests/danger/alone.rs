@@ -1,24 +1,13 @@
 //! What a test needs that has a guest of its own.
 
-use std::env;
 use std::fs;
 use std::panic::Location;
 
 use serde_json::json;
 
-use crate::support::{event, stated};
+use crate::support::stated;
 
-/// Whether the test has a machine of its own, which it may take down; if not, nothing happens, and
-/// it has to return.
-#[must_use]
-pub fn is_alone() -> bool {
-    let alone = env::var_os("XTASK_ALONE").is_some();
-    if !alone {
-        let why = "it may take the kernel down: `cargo xtask test --test danger` gives it a guest";
-        event(&json!({"skip": {"reason": why}}));
-    }
-    alone
-}
+pub use crate::support::alone::is_alone;
 
 /// States the rule of a test that makes the kernel report a fault: the words of the report, in
 /// their order, and what becomes of the kernel, as the compatibility table lists it. Comes right

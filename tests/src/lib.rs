@@ -1,7 +1,12 @@
 //! What tests tell the runner, and what they ask of the running kernel: for those of bpf-wq, and of
 //! the applications in `examples/`.
 
+pub mod alone;
+pub mod cgroup;
 mod config;
+pub mod fuse;
+pub mod loopback;
+pub mod program_types;
 mod running;
 
 use std::fs::{self, OpenOptions};

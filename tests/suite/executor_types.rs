@@ -1,15 +1,12 @@
 //! Which types of programs may submit jobs to an executor, and that what they submit is done.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::Read as _;
 use std::mem::MaybeUninit;
-use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::AsFd as _;
 
 use bpf_wq::{Armed, Executor};
 use libbpf_rs::skel::{OpenSkel as _, Skel as _, SkelBuilder as _};
-use libbpf_rs::{Iter, OpenObject, ProgramInput, ProgramMut};
+use libbpf_rs::{OpenObject, ProgramMut};
 use rstest::rstest;
 use serial_test::serial;
 
@@ -17,7 +14,9 @@ use crate::support::cgroup::Cgroup;
 use crate::support::loading::Verdict::{self, Loads, Refused};
 use crate::support::loading::{FROM_THE_FIRST, History};
 use crate::support::loading::{assert_verdict, load_alone, on_this_kernel, open};
-use crate::support::program_types::{FRAME, is_tracing, needs_their_config};
+use crate::support::program_types::{
+    CAUSED, attach, cause, is_of_cgroup, is_tracing, needs_their_config,
+};
 use crate::support::{
     DEADLINE, answer, eventually, loads, loopback, needs, needs_bpf_wq, needs_config, rule,
 };
@@ -112,55 +111,22 @@ fn arm<'obj>(
 /// Lets the kernel run a program of this type.
 #[track_caller]
 fn happen(name: &str, program: &ProgramMut<'_>) {
-    let test_run = |data: &[u8]| {
-        let data_in = (!data.is_empty()).then_some(data);
-        program.test_run(ProgramInput { data_in, ..Default::default() }).expect("it runs");
-    };
-    let attach = || program.attach().expect("it is attached");
-    let in_cgroup = |act: &dyn Fn()| {
-        let cgroup = Cgroup::new();
-        let directory = File::open(cgroup.path()).expect("it is there");
-        let _link = program.attach_cgroup(directory.as_raw_fd()).expect("it is attached");
-        cgroup.within(act);
-    };
-    match name {
-        "syscall" => test_run(&[]),
-        "xdp" | "tc" | "action" | "socket" | "cgroup_skb" | "lwt_in" | "lwt_out" | "lwt_xmit" => {
-            test_run(&FRAME);
-        }
-        // A test run calls what they are attached to.
-        "fentry" | "fentry_s" | "fexit" | "fexit_s" | "fmod_ret" => {
-            let _link = attach();
-            test_run(&[]);
-        }
-        "iter" | "iter_s" => {
-            let mut lines = Vec::new();
-            let mut iter = Iter::new(&attach()).expect("it is made");
-            iter.read_to_end(&mut lines).expect("it is read");
-        }
-        "lsm" | "lsm_s" => {
-            let _link = attach();
-            File::open("/proc/self/comm").expect("a file");
-        }
-        "tp_btf" | "tracepoint" | "raw_tp" => {
-            let _link = attach();
-            fs::write("/proc/self/comm", "renamed").expect("a name");
-        }
-        "kprobe" => {
-            let _link = program.attach_kprobe(false, "vfs_unlink").expect("it is attached");
-            tempfile::NamedTempFile::new().and_then(|file| file.close()).expect("a file");
-        }
-        "cgroup_sock" | "cgroup_connect4" => in_cgroup(&|| {
-            let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-            let to = socket.local_addr().expect("its address");
-            socket.connect(to).expect("it is connected");
-        }),
-        "sockops" => in_cgroup(&|| {
-            let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
-            let to = listener.local_addr().expect("its address");
-            TcpStream::connect(to).expect("it is connected");
-        }),
-        other => panic!("{other} has no event"),
+    let cgroup = is_of_cgroup(name).then(Cgroup::new);
+    let path = cgroup.as_ref().map(Cgroup::path);
+    let link = attach(name, program, path.as_deref()).expect("it is attached");
+    let act = || cause(name, program.as_fd(), link.as_ref()).expect("it happens");
+    match &cgroup {
+        Some(cgroup) => cgroup.within(act),
+        None => act(),
+    }
+}
+
+#[test_log::test]
+#[serial]
+fn all_with_an_event_are_tried() {
+    let cases = include_str!("executor_types.rs");
+    for name in CAUSED {
+        assert!(cases.contains(&format!("#[case(\"{name}\")]\n")), "{name}");
     }
 }
 

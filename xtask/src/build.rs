@@ -65,7 +65,7 @@ pub fn build(
              CONFIG_LOCALVERSION in {}",
             pinned.release,
             release.trim(),
-            from.config.display()
+            from.files()
         )));
     }
     make.image()?;
@@ -110,7 +110,7 @@ impl Make<'_> {
             missing => Err(usage(format!(
                 "{} asks for {}, and this source would leave it out: it does not know the option, \
                  or what that depends on is not asked for",
-                from.config.display(),
+                from.files(),
                 missing.join(", ")
             ))),
         }

@@ -90,7 +90,7 @@ pub struct BenchOptions {
 /// What `test` is to do.
 #[derive(Args)]
 pub struct TestOptions {
-    /// A kernel; may be given several times [default: all of kernels.toml]
+    /// A kernel; may be given several times [default: the default ones of kernels.toml]
     #[arg(short = 'k', long = "kernel", value_name = "K")]
     pub kernels: Vec<String>,
     /// Only the test targets of this name; may be given several times
@@ -114,6 +114,26 @@ pub struct TestOptions {
     /// Which tests, in libtest's words: names, --exact, --skip NAME, --ignored, --include-ignored
     #[arg(last = true, value_name = "LIBTEST ARGUMENTS")]
     pub libtest: Vec<String>,
+}
+
+/// What `torture` is to do.
+#[derive(Args)]
+pub struct TortureOptions {
+    /// A kernel; may be given several times [default: the newest of kernels.toml]
+    #[arg(short = 'k', long = "kernel", value_name = "K")]
+    pub kernels: Vec<String>,
+    /// The directory of a bzImage's modules (lib/modules/RELEASE), if it has any
+    #[arg(long, value_name = "DIR", requires = "kernels")]
+    pub modules: Option<PathBuf>,
+    /// For how long, on each kernel: 90s, 10m, 2h
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    pub time: std::time::Duration,
+    /// What all that it does follows from [default: a new one, which it prints]
+    #[arg(long, value_name = "S")]
+    pub seed: Option<u64>,
+    /// For a guest's boot, and from the end of the time to its verdict
+    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    pub deadline: u64,
 }
 
 impl TestOptions {
@@ -154,6 +174,11 @@ enum Command {
     /// What is measured is in results/NAME in the target directory, with run.json, which says how.
     /// It exits with 0 if all was measured, whatever the numbers are.
     Bench(BenchOptions),
+    /// Let the workspace's torture have a kernel for a while, or several, one after the other
+    ///
+    /// The same seed has the same operations again. What it leaves, and a verdict, are in
+    /// results/torture/KERNEL in the target directory then.
+    Torture(TortureOptions),
     /// Open a root shell in a guest; it ends with the shell
     Shell {
         #[command(flatten)]
@@ -161,7 +186,7 @@ enum Command {
     },
     /// List the kernels of kernels.toml, fetch or build them
     Kernels {
-        /// The matrix as JSON, for a CI workflow
+        /// The default kernels as JSON, for a CI workflow
         #[arg(long)]
         json: bool,
         #[command(subcommand)]
@@ -197,7 +222,7 @@ enum Command {
 enum KernelsCommand {
     /// Fetch all kernels, or those named, and build the tests: all that plain `vmtest` needs
     Fetch {
-        /// A kernel; may be given several times [default: all of kernels.toml]
+        /// A kernel; may be given several times [default: the default ones of kernels.toml]
         #[arg(short = 'k', long = "kernel", value_name = "K")]
         kernels: Vec<String>,
     },
@@ -207,7 +232,7 @@ enum KernelsCommand {
     /// build what they need by themselves. It takes minutes, and 3.5 GB on the cache's disk until
     /// it is done.
     Build {
-        /// A kernel, or the first two parts of a version (7.3) [default: all that are built]
+        /// A kernel, or the first two parts of a version (7.3) [default: all default ones]
         #[arg(value_name = "K")]
         kernels: Vec<String>,
     },
@@ -279,6 +304,7 @@ fn run_on_host(command: Command, place: &Place) -> Result<Exit> {
         Command::Bench(options) => Session::open(place)?.bench(&options)?,
         Command::Mutate { on } => Session::open(place)?.mutate(&on)?,
         Command::Shell { on } => Session::open(place)?.shell(&on)?,
+        Command::Torture(options) => Session::open(place)?.torture(&options)?,
         Command::Test(options) => Session::open(place)?.test(&options)?,
     })
 }

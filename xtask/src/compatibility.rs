@@ -79,7 +79,8 @@ fn read(files: &[PathBuf], matrix: &Matrix) -> Result<Vec<KernelReport>> {
         all.extend(some);
     }
     let mut sorted = Vec::new();
-    for series in matrix.kernel.iter().map(|kernel| &kernel.series) {
+    let by_default = matrix.kernel.iter().filter(|kernel| kernel.default);
+    for series in by_default.map(|kernel| &kernel.series) {
         let found = all.iter().position(|report| report.kernel == *series);
         let found = found.ok_or_else(|| {
             usage(format!("the report lacks {series}: run `cargo xtask test` on all kernels"))
@@ -183,6 +184,7 @@ mod tests {
             package: vec![],
             build: None,
             tests: vec![],
+            default: true,
         };
         let kernel = ["6.12", "7.3"].map(kernel).to_vec();
         Matrix { root: PathBuf::new(), modules: vec![], test_modules: vec![], kernel }

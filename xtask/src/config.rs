@@ -43,6 +43,13 @@ pub struct Pinned {
     /// The only test targets that run on it; all, if none is named.
     #[serde(default)]
     pub tests: Vec<String>,
+    /// Whether it is one of those that are meant where none is named.
+    #[serde(default = "yes")]
+    pub default: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// What a kernel is built from.
@@ -51,11 +58,21 @@ pub struct Pinned {
 pub struct Build {
     /// The package that holds the source.
     pub source: Package,
-    /// The file of the options that it is to have, from the workspace's root.
-    pub config: PathBuf,
+    /// The files of the options that it is to have, from the workspace's root. A later one has the
+    /// last word.
+    pub config: Vec<PathBuf>,
     /// More options: what only this source knows.
     #[serde(default)]
     pub options: Vec<String>,
+}
+
+impl Build {
+    /// The files of its options, for a person.
+    pub fn files(&self) -> String {
+        let names: Vec<String> =
+            self.config.iter().map(|file| file.display().to_string()).collect();
+        names.join(", ")
+    }
 }
 
 /// A file of the archive.

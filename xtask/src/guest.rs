@@ -91,7 +91,11 @@ fn work(job: &Job, kernel: &Running, host: &Host) -> Result<(bool, String)> {
     match &job.work {
         Work::Hold => Ok((true, String::new())),
         Work::Run { program, args } => {
-            let status = Command::new(program)
+            let mut command = Command::new(program);
+            if let Some(config) = &kernel.config_file {
+                command.env("XTASK_CONFIG", config);
+            }
+            let status = command
                 .args(args)
                 .env("XTASK_RESULTS", host.share.join(RESULTS_DIR))
                 .status()

@@ -233,6 +233,7 @@ fn judge_tests(over: Over, scanner: &Scanner) -> Result<KernelReport> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rstest::rstest;
 
     const TEST: &str = "danger::a";
     const BEGUN: &str = "[ 0.0] Linux version 6.12\n[ 9.0] xtask: begin danger::a\n";
@@ -333,6 +334,37 @@ mod tests {
         let why = "QEMU is gone".into();
         let end = End::NoBoot { why, repeatable: false };
         assert_eq!(announced(&["[ 0.0] Linux version 6.12\n"], end, None).outcome, Verdict::Error);
+    }
+
+    /// As a kernel with KASAN, lockdep, debug objects and kmemleak prints them.
+    #[rstest]
+    #[case::kasan("BUG: KASAN: slab-use-after-free in bpf_wq_work+0x1a/0x2f0")]
+    #[case::kasan_text("BUG: KASAN: vmalloc-out-of-bounds in bpf_prog_1b+0x8/0x10")]
+    #[case::kasan_null("KASAN: null-ptr-deref in range [0x0000000000000000-0x0000000000000007]")]
+    #[case::lock_order("WARNING: possible circular locking dependency detected")]
+    #[case::lock_twice("WARNING: possible recursive locking detected")]
+    #[case::lock_irq("WARNING: inconsistent lock state")]
+    #[case::lock_irq_order("WARNING: HARDIRQ-safe -> HARDIRQ-unsafe lock order detected")]
+    #[case::lock_context("[ BUG: Invalid wait context ]")]
+    #[case::lock_freed("WARNING: held lock freed!")]
+    #[case::lock_balance("WARNING: bad unlock balance detected!")]
+    #[case::lock_key("INFO: trying to register non-static key.")]
+    #[case::lockdep_full("BUG: MAX_LOCKDEP_ENTRIES too low!")]
+    #[case::rcu("WARNING: suspicious RCU usage")]
+    #[case::sleep("BUG: sleeping function called from invalid context at mm/memory.c:1")]
+    #[case::atomic("BUG: scheduling while atomic: kworker/1:2/42/0x00000002")]
+    #[case::odebug_free(
+        "ODEBUG: free active (active state 0) object: ffff8881 object type: work_struct hint: x"
+    )]
+    #[case::odebug_init("ODEBUG: init active (active state 0) object: ffff8881 object type: x")]
+    #[case::kmemleak("kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)")]
+    #[case::list("list_del corruption. prev->next should be ffff8881, but was ffff8882")]
+    #[case::hung("INFO: task kworker/0:1:10 blocked for more than 120 seconds.")]
+    fn a_report_fails_a_guest_whose_tests_pass(#[case] line: &str) {
+        let log = [BEGUN, &format!("[ 9.2] {line}\n"), END];
+        let report = verdict(None, &log, lived(true), Some(Outcome::Passed));
+        assert_eq!((report.outcome, report.passed), (Verdict::Failed, 1));
+        assert!(report.reason.contains(line), "{}", report.reason);
     }
 
     #[test]

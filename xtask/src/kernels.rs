@@ -66,7 +66,7 @@ pub struct Kernel {
 }
 
 /// Finds the kernels that `words` name: a series (`6.12`), a version, a release or the path of a
-/// bzImage, whose modules are in `modules`. No words mean the whole matrix.
+/// bzImage, whose modules are in `modules`. No words mean the matrix's default kernels.
 pub fn choose(matrix: &Matrix, words: &[String], modules: Option<&Path>) -> Result<Vec<Choice>> {
     let mut choices = Vec::new();
     let mut chosen: Vec<&str> = Vec::new();
@@ -98,7 +98,8 @@ pub fn choose(matrix: &Matrix, words: &[String], modules: Option<&Path>) -> Resu
         return Err(failure::usage("--modules is for a kernel that is named by its path"));
     }
     if words.is_empty() {
-        choices.extend(matrix.kernel.iter().cloned().map(Choice::Pinned));
+        let by_default = matrix.kernel.iter().filter(|kernel| kernel.default);
+        choices.extend(by_default.cloned().map(Choice::Pinned));
     }
     Ok(choices)
 }
@@ -346,6 +347,7 @@ mod tests {
                 package: vec![],
                 build: None,
                 tests: vec![],
+                default: true,
             }
         };
         let kernel = ["6.9.8", "6.10.2", "6.2.1"].map(kernel).to_vec();
@@ -372,7 +374,7 @@ mod tests {
     fn a_kernel_that_is_built_is_not_the_newest() {
         let mut matrix = matrix();
         let source = Package { path: "x".into(), bytes: 1, sha256: "0".into() };
-        let build = Build { source, config: "x".into(), options: vec![] };
+        let build = Build { source, config: vec!["x".into()], options: vec![] };
         let newest = matrix.newest().clone();
         let series = "6.10-x".to_owned();
         matrix.kernel.push(Pinned { series, build: Some(build), ..newest });
@@ -380,6 +382,15 @@ mod tests {
         assert_eq!(choose(&matrix, &["6.10.2".to_owned()], None).unwrap()[0].name(), "6.10");
         matrix.kernel.retain(|kernel| kernel.build.is_some());
         assert_eq!(matrix.newest().series, "6.10-x");
+    }
+
+    #[test]
+    fn a_kernel_that_is_no_default_has_to_be_named() {
+        let mut matrix = matrix();
+        matrix.kernel[1].default = false;
+        let chosen = choose(&matrix, &[], None).unwrap();
+        assert_eq!(chosen.iter().map(Choice::name).collect::<Vec<_>>(), ["6.9", "6.2"]);
+        assert_eq!(choose(&matrix, &["6.10".to_owned()], None).unwrap()[0].name(), "6.10");
     }
 
     #[rstest]

@@ -19,10 +19,12 @@ struct Row<'a> {
     cached: bool,
 }
 
-/// Prints the matrix: as a table, or as a JSON array of `{series, version, release, cached}`.
+/// Prints the matrix: as a table, or its default kernels as a JSON array of
+/// `{series, version, release, cached}`.
 pub fn list(matrix: &Matrix, cache: &Cache, json: bool) -> Result<()> {
+    let kernels: Vec<&Pinned> = matrix.kernel.iter().filter(|k| k.default || !json).collect();
     let mut rows = Vec::new();
-    for kernel in &matrix.kernel {
+    for kernel in kernels.iter().copied() {
         let cached = cache.entry(&key(kernel, matrix)?).exists();
         let Pinned { series, version, release, .. } = kernel;
         rows.push(Row { series, version, release, cached });
@@ -38,7 +40,7 @@ pub fn list(matrix: &Matrix, cache: &Cache, json: bool) -> Result<()> {
         "{:<10}{:<11}{:<24}{:<8}{:>11}",
         "series", "version", "release", "cached", "to fetch"
     )?;
-    for (row, kernel) in rows.iter().zip(&matrix.kernel) {
+    for (row, kernel) in rows.iter().zip(kernels) {
         let source = kernel.build.iter().map(|build| &build.source);
         let bytes: u64 = kernel.package.iter().chain(source).map(|package| package.bytes).sum();
         let (cached, size, build) = match (row.cached, &kernel.build) {
@@ -48,23 +50,24 @@ pub fn list(matrix: &Matrix, cache: &Cache, json: bool) -> Result<()> {
                 ("no", format!("{} MB", bytes.div_ceil(1_000_000)), build)
             }
         };
+        let named = if kernel.default { "" } else { ", only where it is named" };
         writeln!(
             out,
-            "{:<10}{:<11}{:<24}{cached:<8}{size:>11}{build}",
+            "{:<10}{:<11}{:<24}{cached:<8}{size:>11}{build}{named}",
             row.series, row.version, row.release
         )?;
     }
     Ok(())
 }
 
-/// Builds the named kernels of the matrix, or all that are built, unless they are in the cache. A
-/// kernel is also named by the first two parts of its version.
+/// Builds the named kernels of the matrix, or all default ones that are built, unless they are in
+/// the cache. A default kernel is also named by the first two parts of its version.
 pub fn build(matrix: &Matrix, words: &[String], cache: &Cache, mirror: Option<&str>) -> Result<()> {
     let built: Vec<&Pinned> =
         matrix.kernel.iter().filter(|kernel| kernel.build.is_some()).collect();
     let is = |kernel: &Pinned, word: &str| {
         [&kernel.series, &kernel.version, &kernel.release].contains(&&word.to_owned())
-            || kernel.version.splitn(3, '.').take(2).eq(word.split('.'))
+            || kernel.default && kernel.version.splitn(3, '.').take(2).eq(word.split('.'))
     };
     if let Some(word) = words.iter().find(|word| !built.iter().any(|kernel| is(kernel, word))) {
         let series: Vec<&str> = built.iter().map(|kernel| &*kernel.series).collect();
@@ -74,7 +77,11 @@ pub fn build(matrix: &Matrix, words: &[String], cache: &Cache, mirror: Option<&s
         )));
     }
     for pinned in built {
-        if words.is_empty() || words.iter().any(|word| is(pinned, word)) {
+        let is_meant = match words {
+            [] => pinned.default,
+            words => words.iter().any(|word| is(pinned, word)),
+        };
+        if is_meant {
             let kernel = ensure(&Choice::Pinned(pinned.clone()), matrix, cache, mirror)?;
             println!("{} {}", kernel.name, kernel.vmlinuz.display());
         }
@@ -82,7 +89,7 @@ pub fn build(matrix: &Matrix, words: &[String], cache: &Cache, mirror: Option<&s
     Ok(())
 }
 
-/// Makes the named kernels of the matrix, or all, ready to boot; plain `vmtest` works then too.
+/// Makes the named kernels of the matrix, or its default ones, ready to boot; plain `vmtest` works then too.
 pub fn fetch(matrix: &Matrix, words: &[String], cache: &Cache, mirror: Option<&str>) -> Result<()> {
     for choice in choose(matrix, words, None)? {
         let kernel = ensure(&choice, matrix, cache, mirror)?;

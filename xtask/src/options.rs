@@ -13,13 +13,27 @@ use crate::failure::usage;
 pub struct Options(Vec<String>);
 
 impl Options {
-    /// Reads the file that `build` names, and adds the options that it has itself.
+    /// Reads the files that `build` names, and adds the options that it has itself.
     pub fn read(build: &Build, root: &Path) -> Result<Self> {
-        let name = build.config.display();
-        let text = fs::read_to_string(root.join(&build.config))
-            .map_err(|error| usage(format!("kernels.toml: config = {name}: {error}")))?;
-        let text = format!("{text}\n{}", build.options.join("\n"));
-        Options::parse(&text).map_err(|wrong| usage(format!("{name}: {wrong:#}")))
+        let mut all = Options(Vec::new());
+        for file in &build.config {
+            let name = file.display();
+            let text = fs::read_to_string(root.join(file))
+                .map_err(|error| usage(format!("kernels.toml: config: {name}: {error}")))?;
+            let of_file = Options::parse(&text).map_err(|e| usage(format!("{name}: {e:#}")))?;
+            all = all.under(of_file);
+        }
+        let own = Options::parse(&build.options.join("\n"))
+            .map_err(|wrong| usage(format!("kernels.toml: options: {wrong:#}")))?;
+        Ok(all.under(own))
+    }
+
+    /// These, with those of `over` in place of what both name, and the rest of `over` behind them.
+    fn under(self, over: Self) -> Self {
+        let name = |line: &str| line.split_once('=').map(|(name, _)| name.to_owned());
+        let replaced = |line: &String| over.0.iter().any(|other| name(other) == name(line));
+        let kept = self.0.iter().filter(|line| !replaced(line));
+        Options(kept.chain(&over.0).cloned().collect())
     }
 
     fn parse(text: &str) -> Result<Self> {
@@ -75,6 +89,14 @@ mod tests {
         let text = |text| Options::parse(text).unwrap().text();
         assert_eq!(text("CONFIG_A=y\nCONFIG_B=1"), "CONFIG_A=y\nCONFIG_B=1\n");
         assert_eq!(text("# x\nCONFIG_A=y\n\nCONFIG_B=1 \n"), text("CONFIG_A=y\nCONFIG_B=1"));
+    }
+
+    #[test]
+    fn a_later_file_has_the_last_word() {
+        let parse = |text| Options::parse(text).unwrap();
+        let both =
+            parse("CONFIG_A=y\nCONFIG_B=1\nCONFIG_AB=y").under(parse("CONFIG_A=n\nCONFIG_C=y"));
+        assert_eq!(both.text(), "CONFIG_B=1\nCONFIG_AB=y\nCONFIG_A=n\nCONFIG_C=y\n");
     }
 
     #[rstest]

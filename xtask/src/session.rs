@@ -1,5 +1,7 @@
 //! What the commands that boot guests do, on the workspace of the current directory.
 
+mod torture;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;

@@ -59,6 +59,8 @@ pub struct Settings {
     pub alone: Vec<String>,
     /// What `demo` runs when nothing is named.
     pub demo: Option<String>,
+    /// What `torture` runs: a package that is a demo, too, and takes `--seconds` and `--seed`.
+    pub torture: Option<String>,
     /// What the tests are about, for the title of the document made from their rules.
     pub subject: Option<String>,
 }

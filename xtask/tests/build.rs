@@ -81,7 +81,7 @@ impl Workspace {
             "kernels.toml",
             &format!(
                 "modules = [\"9p\"]\n[[kernel]]\nseries = \"6.99-x\"\nversion = \"6.99.1\"\n\
-                 release = \"6.99.1-test\"\n[kernel.build]\nconfig = \"kernels/x.config\"\n\
+                 release = \"6.99.1-test\"\n[kernel.build]\nconfig = [\"kernels/x.config\"]\n\
                  options = [\"CONFIG_B=y\"]\n[kernel.build.source]\npath = \"pool/source.deb\"\n\
                  bytes = {bytes}\nsha256 = \"{sha256}\"\n"
             ),
@@ -230,7 +230,12 @@ fn a_build_that_fails_is_quoted() {
     "6.99.1-other, and it calls itself 6.99.1-test"
 )]
 #[case::no_file("kernels.toml", "x.config", "y.config", "kernels/y.config: No such file")]
-#[case::no_config("kernels.toml", "config = \"kernels/x.config\"\n", "", "missing field `config`")]
+#[case::no_config(
+    "kernels.toml",
+    "config = [\"kernels/x.config\"]\n",
+    "",
+    "missing field `config`"
+)]
 #[case::key("kernels.toml", "options", "option", "unknown field `option`")]
 #[case::nothing("kernels.toml", "[kernel.build", "[extra", "unknown field `extra`")]
 #[case::both(

@@ -3,17 +3,13 @@
 pub mod bpffs;
 pub mod btf;
 pub mod called;
-pub mod cgroup;
 pub mod creating;
-pub mod fuse;
 pub mod lifecycle;
 pub mod loader;
 pub mod loading;
-pub mod loopback;
 pub mod noise;
 pub mod pin;
 pub mod process;
-pub mod program_types;
 pub mod restricted;
 pub mod running;
 pub mod teardown;

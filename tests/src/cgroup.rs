@@ -14,13 +14,19 @@ pub struct Cgroup {
 
 impl Cgroup {
     /// Makes it.
+    #[expect(clippy::new_without_default, reason = "it makes something")]
     pub fn new() -> Self {
+        Self::named(&format!("bpf-wq-{}", std::process::id()))
+    }
+
+    /// Makes one of several of this process.
+    pub fn named(name: &str) -> Self {
         let at = TempDir::new().expect("a temporary directory");
         let (none, flags) = (None::<&Path>, MsFlags::empty());
         mount(none, at.path(), Some("cgroup2"), flags, none).expect("cgroup v2 is mounted");
         fs::write(at.path().join("cgroup.subtree_control"), "+memory")
             .expect("the memory controller of cgroup v2");
-        let cgroup = Self { mount: at, name: format!("bpf-wq-{}", std::process::id()) };
+        let cgroup = Self { mount: at, name: name.to_owned() };
         fs::create_dir(cgroup.path()).expect("a cgroup");
         cgroup
     }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
@@ -17,7 +18,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
 use tempfile::TempDir;
 
-use super::eventually;
+use crate::eventually;
 
 const SIZE: NonZeroUsize = NonZeroUsize::new(4096).expect("not 0");
 const FILE: INodeNo = INodeNo(2);
@@ -74,6 +75,15 @@ impl Page {
     #[track_caller]
     pub fn wait_for_reader(&self) {
         eventually("the page is read", || (!lock(&self.reads).waiting.is_empty()).then_some(()));
+    }
+
+    /// After an answer: lets readers wait again. Those that come meanwhile may have the page still.
+    pub fn forget(&self) -> io::Result<()> {
+        let session = self.session.as_ref().expect("until it is dropped");
+        // Whoever waits already has the lock of the page, and this would wait for that.
+        session.notifier().inval_inode(FILE, 0, 0)?;
+        lock(&self.reads).answered = false;
+        Ok(())
     }
 
     /// Lets all readers have the page, from now on.
