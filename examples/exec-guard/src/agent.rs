@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use libbpf_rs::{MapHandle, RingBufferBuilder};
 use serde::Serialize;
 
@@ -77,7 +77,7 @@ struct Shared {
 /// Dropping it ends its threads, when they have got what they wait for.
 pub struct Agent {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<JoinHandle<Result<()>>>,
 }
 
 impl Agent {
@@ -110,17 +110,38 @@ impl Agent {
         let openers = guard.map("openers")?;
         agent.spawn("questions", move || {
             let read = read_questions(&shared, &ring, openers, &files, &addresses);
-            if let Err(error) = read {
-                eprintln!("exec-guard: cannot read questions: {error:#}");
-            }
+            read.context("cannot read questions")
         })?;
         Ok(agent)
     }
 
-    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
+    fn spawn(
+        &mut self,
+        name: &str,
+        run: impl FnOnce() -> Result<()> + Send + 'static,
+    ) -> Result<()> {
         let thread = thread::Builder::new().name(name.to_owned()).spawn(run);
         self.threads.push(thread.context("cannot make a thread")?);
         Ok(())
+    }
+
+    /// Whether it is at work.
+    ///
+    /// # Errors
+    ///
+    /// Why one of its threads has ended; all others have by then.
+    pub fn check(&mut self) -> Result<()> {
+        if self.threads.iter().any(JoinHandle::is_finished) { self.end() } else { Ok(()) }
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.shared.is_over.store(true, Ordering::Relaxed);
+        let ended = self.threads.drain(..).map(|thread| match thread.join() {
+            Ok(ended) => ended,
+            Err(_) => bail!("a thread of the agent has panicked"),
+        });
+        // All are waited for, and the first error is told.
+        ended.fold(Ok(()), Result::and)
     }
 
     /// What it has done.
@@ -140,10 +161,7 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        self.shared.is_over.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            let _panicked = thread.join();
-        }
+        let _failed = self.end();
     }
 }
 
@@ -176,6 +194,8 @@ fn read_questions(
     let ring = builder.build()?;
     while !shared.is_over() {
         match ring.poll(LOOK) {
+            // A process that was stopped and goes on is interrupted, too.
+            Err(error) if error.kind() == libbpf_rs::ErrorKind::Interrupted => {}
             Err(error) if !shared.is_over() => return Err(error.into()),
             _ => {}
         }
@@ -183,7 +203,10 @@ fn read_questions(
     Ok(())
 }
 
-fn ask_for_addresses(shared: &Shared, questions: &Mutex<Receiver<(Subject, IpAddr)>>) {
+fn ask_for_addresses(
+    shared: &Shared,
+    questions: &Mutex<Receiver<(Subject, IpAddr)>>,
+) -> Result<()> {
     let list = List::new(&shared.policy.addresses);
     let longest = Duration::from_millis(shared.policy.addresses.ttl_ms);
     let next = || questions.lock().expect("no thread panics").recv();
@@ -205,13 +228,15 @@ fn ask_for_addresses(shared: &Shared, questions: &Mutex<Receiver<(Subject, IpAdd
             Err(Failure::Lied(why)) => shared.unreachable(&subject, &shared.counts.lied, &why),
         }
     }
+    Ok(())
 }
 
-fn ask_for_files(shared: &Shared, openers: MapHandle, questions: &Receiver<Question>) {
-    let opener = match Opener::new(openers) {
-        Ok(opener) => opener,
-        Err(error) => return eprintln!("exec-guard: cannot answer for files: {error:#}"),
-    };
+fn ask_for_files(
+    shared: &Shared,
+    openers: MapHandle,
+    questions: &Receiver<Question>,
+) -> Result<()> {
+    let opener = Opener::new(openers).context("cannot answer for files")?;
     let ttl = Duration::from_millis(shared.policy.files.ttl_ms);
     for question in questions {
         let subject = question.subject;
@@ -235,6 +260,7 @@ fn ask_for_files(shared: &Shared, openers: MapHandle, questions: &Receiver<Quest
             }
         }
     }
+    Ok(())
 }
 
 /// Counts what may come often, and says it once.

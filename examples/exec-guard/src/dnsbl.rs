@@ -97,7 +97,15 @@ impl List {
             socket.set_read_timeout(Some(left.min(LOOK))).map_err(|error| silent(&error))?;
             let length = match socket.recv(&mut packet) {
                 Ok(length) => length,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                // The latter also of a process that was stopped and goes on.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                    ) =>
+                {
+                    continue;
+                }
                 Err(error) => return Err(silent(&error)),
             };
             match Message::from_vec(&packet[..length]) {

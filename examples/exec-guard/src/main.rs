@@ -123,10 +123,11 @@ fn run(policy: &Path, scope: &Path, pins: &Path, json: bool) -> Result<()> {
 fn guard_by(guard: &Guard, policy: &Policy, json: bool) -> Result<()> {
     let mut out = io::stdout().lock();
     let mut events = Events::of(guard)?;
-    let agent = Agent::start(guard, policy)?;
+    let mut agent = Agent::start(guard, policy)?;
     let how = if guard.is_new() { "guards" } else { "goes on to guard" };
     eprintln!("{how} {}", guard.scope().path().display());
     while !IS_OVER.load(Ordering::Relaxed) && guard.scope().is_there() {
+        agent.check()?;
         let mut is_read = true;
         for event in events.wait(Duration::from_millis(50))? {
             let written = if json {

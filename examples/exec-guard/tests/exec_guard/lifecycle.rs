@@ -14,6 +14,7 @@ use exec_guard::policy::Policy;
 use nix::sys::signal::Signal;
 use serial_test::serial;
 
+use crate::connected::state;
 use crate::ip;
 use crate::support::{Does, PINS, Place, Server, assert_nothing_is_left, can_run};
 
@@ -44,8 +45,8 @@ fn killed_under_load_it_stays_at_work_and_the_next_one_goes_on() {
         return;
     }
     let place = Place::new();
-    let [known, new] = ["127.10.0.1", "127.10.0.2"].map(ip);
-    let server = Server::new(&[known, new]);
+    let [known, new, other] = ["127.10.0.1", "127.10.0.2", "127.10.0.4"].map(ip);
+    let server = Server::new(&[known, new, other]);
     let policy = place.path("policy.toml");
     let program = place.program("program", "/bin/true");
     place.know(&program, Known::Bad);
@@ -61,6 +62,12 @@ fn killed_under_load_it_stays_at_work_and_the_next_one_goes_on() {
     assert_eq!(first.says(), format!("guards {}", cgroup.display()));
     assert!(place.may_connect(known));
     eventually("it is learned", || (!place.may_connect(known)).then_some(()));
+    // As by Ctrl-Z and fg: all that its threads wait for is interrupted.
+    first.signal(Signal::SIGSTOP);
+    eventually("it is stopped", || (state(first.pid()) == 'T').then_some(()));
+    first.signal(Signal::SIGCONT);
+    assert!(place.may_connect(other));
+    eventually("it still answers", || (!place.may_connect(other)).then_some(()));
 
     server.does(Does::Hold);
     let is_over = AtomicBool::new(false);
