@@ -71,6 +71,8 @@ struct Shared {
     /// That are not answered yet: they may be put again.
     open: Mutex<HashSet<Subject>>,
     is_over: AtomicBool,
+    /// Nothing is asked any more, and what is to be revoked is.
+    is_drained: AtomicBool,
     counts: Counts,
 }
 
@@ -90,6 +92,7 @@ impl Agent {
             scope: guard.scope().clone(),
             open: Mutex::default(),
             is_over: AtomicBool::new(false),
+            is_drained: AtomicBool::new(false),
             counts: Counts::default(),
         });
         let opener = guard.opener()?;
@@ -132,6 +135,14 @@ impl Agent {
     /// Why one of its threads has ended; all others have by then.
     pub fn check(&mut self) -> Result<()> {
         if self.threads.iter().any(JoinHandle::is_finished) { self.end() } else { Ok(()) }
+    }
+
+    /// Detaches the guard, waits until no question is open, and ends when those are stopped that
+    /// turned out bad until then. The guard stays pinned, for [`Guard::stop`].
+    pub fn drain(mut self, guard: &Guard) -> Result<()> {
+        let drained = guard.drain();
+        self.shared.is_drained.store(true, Ordering::Relaxed);
+        drained.and(self.end())
     }
 
     fn end(&mut self) -> Result<()> {
@@ -179,7 +190,7 @@ fn read_questions(
         let subject = question.subject;
         if question.what == TO_REVOKE {
             shared.revoke(&question, &opener);
-        } else if shared.open().insert(subject) {
+        } else if !shared.is_over() && shared.open().insert(subject) {
             let sent = match subject.as_address() {
                 Some(address) => addresses.send((subject, address)).is_ok(),
                 None => files.send(question).is_ok(),
@@ -188,8 +199,8 @@ fn read_questions(
                 shared.open().remove(&subject);
             }
         }
-        // Those that are left are for the next agent.
-        if shared.is_over() { -1 } else { 0 }
+        // Those that are left are for the next agent, if there can be one.
+        if shared.is_over() && !shared.is_drained() { -1 } else { 0 }
     })?;
     let ring = builder.build()?;
     while !shared.is_over() {
@@ -199,6 +210,9 @@ fn read_questions(
             Err(error) if !shared.is_over() => return Err(error.into()),
             _ => {}
         }
+    }
+    if shared.is_drained() {
+        ring.consume()?;
     }
     Ok(())
 }
@@ -281,6 +295,10 @@ enum Unknown {
 impl Shared {
     fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Relaxed)
+    }
+
+    fn is_drained(&self) -> bool {
+        self.is_drained.load(Ordering::Relaxed)
     }
 
     fn open(&self) -> MutexGuard<'_, HashSet<Subject>> {

@@ -10,9 +10,6 @@
 #ifndef EPERM
 #define EPERM 1
 #endif
-#ifndef EEXIST
-#define EEXIST 17
-#endif
 
 /* How often verdicts that have expired are removed, as long as there are any. */
 #define SWEEP_NS 250000000ULL
@@ -184,7 +181,8 @@ static int ask(struct question *question, struct bpf_wq_run *run)
 		    (question->asks && now >= question->until_ns && !give_up(question, now))) {
 			verdict = bpf_map_lookup_elem(&verdicts, &question->subject);
 		} else if (is_draining(questions_state())) {
-			forget(&question->subject);
+			if (!forget(&question->subject))
+				bpf_wq_add(counts.forgotten, 1);
 			return 0;
 		} else {
 			return question->asks ? put(question, now) : -EAGAIN;

@@ -57,6 +57,8 @@ pub struct Numbers {
     pub learned: u64,
     /// Questions that were given up.
     pub unreachable: u64,
+    /// Those that were forgotten as the guard was stopped.
+    pub forgotten: u64,
     /// Processes that the agent was told to stop, or that were stopped as they began.
     pub revoked: u64,
     /// Verdicts whose time was over.
@@ -201,6 +203,13 @@ impl Guard {
             }
         }
         Ok(bad)
+    }
+
+    /// Detaches it, and waits until no question is open. What is left then is for
+    /// [`stop`](Self::stop) to tell.
+    pub(crate) fn drain(&self) -> Result<()> {
+        let _left = self.pinned.drain(DEADLINE)?;
+        Ok(())
     }
 
     /// Detaches it, waits until no question is open, and removes it.

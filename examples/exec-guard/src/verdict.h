@@ -119,6 +119,7 @@ struct counts {
 	__u64 agent_full;  /* ... was not handed, for now */
 	__u64 learned;	   /* answers */
 	__u64 unreachable; /* questions that were given up */
+	__u64 forgotten;   /* ... or that were open when user space drained */
 	__u64 revoked;	   /* processes that the agent was told to stop, or that stopped at once */
 	__u64 expired;
 	__u64 created;
@@ -161,10 +162,14 @@ static __noinline void tell(const struct question *question, __u32 action, __u32
 	bpf_ringbuf_submit(event, 0);
 }
 
-static __always_inline void forget(const struct subject *subject)
+/* Is 0 if it was known, or asked for. */
+static __always_inline int forget(const struct subject *subject)
 {
-	if (!bpf_map_delete_elem(&verdicts, subject))
+	int err = bpf_map_delete_elem(&verdicts, subject);
+
+	if (!err)
 		bpf_wq_add(counts.removed, 1);
+	return err;
 }
 
 #endif

@@ -31,6 +31,8 @@ fn who_was_let_in_is_stopped() {
         one_that_looks_when_the_answer_has_expired_is_stopped,
         one_that_has_the_number_of_another_one_is_stopped,
         who_was_not_let_in_is_not_stopped,
+        // It leaves a guard that is drained.
+        what_is_answered_as_it_ends_is_still_revoked,
     ]);
 }
 
@@ -135,4 +137,23 @@ fn who_was_not_let_in_is_not_stopped(place: &Place) {
     assert_eq!(denied.ends(), WaitStatus::Exited(pid, 0));
     assert_eq!(guarded.numbers().revoked, 0);
     guarded.leave();
+}
+
+fn what_is_answered_as_it_ends_is_still_revoked(place: &Place) {
+    let [address, other] = ["127.24.0.1", "127.24.0.2"].map(ip);
+    let server = Server::new(&[address, other]);
+    let policy = place.policy(server.address, |policy| policy.connect.revoke = Revoke::Stop);
+    let mut guarded = Guarded::start(place, &policy);
+    server.does(Does::Hold);
+    let process = place.connect(&[address]);
+    // From then on its job looks once a second at most: the answer is there before.
+    eventually("it waits", || (guarded.retried() >= 10).then_some(()));
+    server.does(Does::Answer);
+    eventually("it is answered", || (guarded.agent().answered == 1).then_some(()));
+    server.does(Does::Hold);
+    place.connect(&[other]);
+    guarded.drain();
+    assert_eq!(process.state(), 'T', "the agent has done what it was told");
+    let numbers = guarded.numbers();
+    assert_eq!((numbers.revoked, numbers.forgotten), (1, 1), "{numbers:?}");
 }

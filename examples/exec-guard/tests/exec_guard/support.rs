@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use bpf_wq::Counters;
-use bpf_wq_tests::{eventually, needs_bpf_wq, needs_config};
+use bpf_wq_tests::{DEADLINE, eventually, needs_bpf_wq, needs_config};
 use exec_guard::agent::{Agent, AgentNumbers};
 use exec_guard::cgroup::Own;
 use exec_guard::database::{self, Known};
@@ -192,11 +192,21 @@ impl Place {
         self.connect(&[address]).allowed[0]
     }
 
-    /// Ends the guard that checks have left at work.
+    /// Where the guard is pinned.
+    #[track_caller]
+    pub fn pins(&self) -> PathBuf {
+        let cgroup = fs::metadata(self.own.path()).expect("it is there");
+        Path::new(PINS).join(format!("exec-guard-{}", cgroup.ino()))
+    }
+
+    /// Ends the guard that checks have left at work, or drained.
     #[track_caller]
     pub fn end(self) {
-        let nobody = "127.0.0.1:9".parse().expect("an address");
-        stop(start(&self, &self.policy(nobody, |_| {})));
+        for pin in bpf_wq::clear_pins(self.pins(), None, DEADLINE).expect("they are removed") {
+            assert!(pin.drained.is_complete(), "{}", pin.drained);
+        }
+        fs::remove_dir(self.pins()).expect("it is empty");
+        assert_nothing_is_left();
     }
 }
 
@@ -218,10 +228,9 @@ pub fn check(checks: &[fn(&Place)]) {
 /// A test that fails leaves nothing to others.
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Ok(cgroup) = fs::metadata(self.own.path()) {
-            let pins = Path::new(PINS).join(format!("exec-guard-{}", cgroup.ino()));
-            let _none = bpf_wq::clear_pins(&pins, None, Duration::ZERO);
-            let _none = fs::remove_dir(pins);
+        if self.own.path().exists() {
+            let _none = bpf_wq::clear_pins(self.pins(), None, Duration::ZERO);
+            let _none = fs::remove_dir(self.pins());
         }
     }
 }
@@ -418,18 +427,19 @@ impl Guarded {
         self.guard.opener().expect("an opener").open(path).expect("it is there").1
     }
 
+    /// Ends the agent as Ctrl-C does: no question is open any more.
+    #[track_caller]
+    pub fn drain(&mut self) {
+        let agent = self.agent.take().expect("it was started");
+        agent.drain(&self.guard).expect("it is drained");
+        assert_eq!(self.questions().0, 0);
+    }
+
     /// Leaves it at work for the next check, when no question of this one is open.
     #[track_caller]
     pub fn leave(self) {
         eventually("no question is open", || (self.questions().0 == 0).then_some(()));
     }
-}
-
-#[track_caller]
-fn stop(guard: Guard) {
-    let drained = guard.stop().expect("it stops");
-    assert!(drained.is_complete(), "{drained}");
-    assert_nothing_is_left();
 }
 
 #[track_caller]
