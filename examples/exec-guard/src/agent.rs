@@ -1,7 +1,7 @@
 //! The agent: gets the questions of the workqueue, asks who may know, and writes the answers.
 //!
-//! A thread reads questions. If those that ask are busy it waits, questions stay in the ring, and
-//! the workqueue keeps what does not fit there.
+//! A thread reads questions, and never waits for those that ask: who is slow to answer for
+//! addresses holds up no file, and no process that is to be stopped.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -29,8 +29,8 @@ use crate::subject::{Action, Hook, Question, Subject, TO_REVOKE, Why, text};
 /// Threads that wait for the DNS server.
 const ASKING: usize = 16;
 
-/// Questions that wait for a thread.
-const WAITING: usize = 64;
+/// Questions that wait for a thread, of files and of addresses: as many as can be open.
+const WAITING: usize = 1024;
 
 /// How often a thread looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(50);
@@ -192,9 +192,10 @@ fn read_questions(
             shared.revoke(&question, &opener);
         } else if !shared.is_over() && shared.open().insert(subject) {
             let sent = match subject.as_address() {
-                Some(address) => addresses.send((subject, address)).is_ok(),
-                None => files.send(question).is_ok(),
+                Some(address) => addresses.try_send((subject, address)).is_ok(),
+                None => files.try_send(question).is_ok(),
             };
+            // The workqueue puts it again.
             if !sent {
                 shared.open().remove(&subject);
             }
@@ -258,6 +259,8 @@ fn ask_for_files(
             continue;
         }
         match shared.known(&question, &opener) {
+            // The next agent looks again.
+            Err(_) if shared.is_over() => {}
             Ok(Some(Known::Good)) => shared.answer(&subject, Action::Allow, Why::Answer, ttl),
             Ok(Some(Known::Bad)) => shared.answer(&subject, Action::Deny, Why::Bad, ttl),
             Ok(None) => {
@@ -330,7 +333,7 @@ impl Shared {
             return known(&digest);
         }
         let mut file = find(question, opener).map_err(Unknown::NotFound)?;
-        let digest = digest::of_contents(&mut file).map_err(Unknown::Unreadable)?;
+        let digest = digest::of_contents(&mut file, &self.is_over).map_err(Unknown::Unreadable)?;
         // It may have been written to while it was read.
         match opener.again(&file) {
             Ok(now) if now.is_same_file(&question.subject) => known(&digest),
