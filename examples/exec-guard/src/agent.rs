@@ -88,7 +88,7 @@ impl Agent {
     pub fn start(guard: &Guard, policy: &Policy) -> Result<Self> {
         let shared = Arc::new(Shared {
             policy: policy.clone(),
-            answers: Answers::of(guard, policy)?,
+            answers: Answers::of(guard)?,
             scope: guard.scope().clone(),
             open: Mutex::default(),
             is_over: AtomicBool::new(false),

@@ -33,14 +33,20 @@ struct sweep {
 /* Verdicts that a sweep has not removed. On the stack the verifier would follow each number. */
 static __u64 left;
 
+/* Jobs that wait look within this time, twice that as workers may be busy. */
+static __always_inline __u64 late_ns(void)
+{
+	return 2 * settings.again_ns;
+}
+
 /* One that is asked for again in between is unknown, and asked for by whoever comes next. */
 static long sweep_verdict(void *map, struct subject *subject, struct verdict *verdict, __u64 *now)
 {
 	__u64 expires_ns = bpf_wq_read(verdict->expires_ns);
 
-	/* Jobs that have waited for it look within this time, twice that as workers may be busy. */
+	/* Jobs have waited for it. */
 	if (expires_ns && verdict->why == BY_ANSWER_BAD && settings.hooks[subject->hook & 3].signal)
-		expires_ns += 2 * settings.again_ns;
+		expires_ns += late_ns();
 	if (!expires_ns || expires_ns > *now) {
 		left++;
 		return 0;
@@ -52,7 +58,7 @@ static long sweep_verdict(void *map, struct subject *subject, struct verdict *ve
 
 static long sweep_answer(void *map, struct subject *subject, struct answer *answer, __u64 *now)
 {
-	if (answer->until_ns <= *now)
+	if (answer->expires_ns + late_ns() <= *now)
 		bpf_map_delete_elem(&answers, subject);
 	return 0;
 }
@@ -119,15 +125,18 @@ static __noinline int learn(struct question *question, __u32 action, __u32 why, 
 	return 0;
 }
 
-/* Is 0 if the verdict is known from now on. */
-static __always_inline int answered(struct question *question, __u64 now)
+/*
+ * Is 0 if there was an answer, which holds from when it was given: it may have expired by now, and
+ * still says that whoever has waited for it is to be stopped.
+ */
+static __always_inline int answered(struct question *question)
 {
 	struct answer *answer = bpf_map_lookup_elem(&answers, &question->subject);
 	int err;
 
-	if (!answer || answer->until_ns <= now)
+	if (!answer || answer->expires_ns <= question->began_ns)
 		return -EAGAIN;
-	err = learn(question, answer->action, answer->why, now + answer->ttl_ns);
+	err = learn(question, answer->action, answer->why, answer->expires_ns);
 	if (!err) {
 		bpf_wq_add(counts.learned, 1);
 		bpf_map_delete_elem(&answers, &question->subject);
@@ -175,10 +184,11 @@ static int ask(struct question *question, struct bpf_wq_run *run)
 	if (run->retry_ns > settings.again_ns)
 		run->retry_ns = settings.again_ns;
 	if (verdict && !bpf_wq_read(verdict->expires_ns)) {
-		if (!question->until_ns)
-			question->until_ns = now + settings.give_up_ns;
-		if (!answered(question, now) ||
-		    (question->asks && now >= question->until_ns && !give_up(question, now))) {
+		if (!question->began_ns)
+			question->began_ns = now;
+		if (!answered(question) ||
+		    (question->asks && now >= question->began_ns + settings.give_up_ns &&
+		     !give_up(question, now))) {
 			verdict = bpf_map_lookup_elem(&verdicts, &question->subject);
 		} else if (is_draining(questions_state())) {
 			if (!forget(&question->subject))

@@ -227,17 +227,14 @@ impl Guard {
 pub(crate) struct Answers {
     answers: MapHandle,
     digests: MapHandle,
-    late_ns: u64,
 }
 
 impl Answers {
-    pub(crate) fn of(guard: &Guard, policy: &Policy) -> Result<Self> {
-        // No wait of the workqueue is longer; twice that, as workers may be busy.
-        let late_ns = 2 * policy.questions.again_ms * 1_000_000;
-        Ok(Self { answers: guard.map("answers")?, digests: guard.map("digests")?, late_ns })
+    pub(crate) fn of(guard: &Guard) -> Result<Self> {
+        Ok(Self { answers: guard.map("answers")?, digests: guard.map("digests")? })
     }
 
-    /// For so long from when it is applied, which the workqueue does when it looks again.
+    /// For so long from now on; it is applied when the workqueue looks again.
     pub(crate) fn put(
         &self,
         subject: &Subject,
@@ -245,10 +242,8 @@ impl Answers {
         why: Why,
         ttl: Duration,
     ) -> Result<()> {
-        let ttl_ns = u64::try_from(ttl.as_nanos())?;
         let answer = Answer {
-            until_ns: now_ns() + ttl_ns + self.late_ns,
-            ttl_ns,
+            expires_ns: now_ns() + u64::try_from(ttl.as_nanos())?,
             action: action as u32,
             why: why as u32,
         };

@@ -33,8 +33,7 @@ struct {
 
 /* As the agent writes them. Who asks next finds also what came too late for whom it was for. */
 struct answer {
-	__u64 until_ns; /* nobody needs it any more */
-	__u64 ttl_ns;	/* from when it is applied, as that may be late */
+	__u64 expires_ns; /* as of the verdict that it becomes, however late that is */
 	__u32 action;
 	__u32 why;
 };
@@ -83,7 +82,7 @@ struct question {
 	__u32 let_in;	  /* the process */
 	__u64 put;	  /* how often */
 	__u64 again_ns;
-	__u64 until_ns;
+	__u64 began_ns; /* when it was looked at first */
 	char path[PATH_LENGTH];
 };
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
+use std::time::Duration;
 
 use bpf_wq_tests::eventually;
 use exec_guard::database::Known;
@@ -10,6 +11,7 @@ use exec_guard::policy::Revoke;
 use exec_guard::subject::{Action, Subject, Why};
 use nix::sys::stat::Mode;
 use nix::sys::wait::WaitStatus;
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::mkfifo;
 use serial_test::serial;
 
@@ -96,9 +98,13 @@ fn one_that_looks_when_the_answer_has_expired_is_stopped(place: &Place) {
     let second = place.connect(&[address]);
     eventually("the second one waits for so long, too", || looked(20));
     server.does(Does::Answer);
+    eventually("it is answered", || (guarded.agent().answered == 1).then_some(()));
+    let answered = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME).expect("a clock"));
     for process in [&first, &second] {
         eventually("it is stopped", || (process.state() == 'T').then_some(()));
     }
+    let expires = Duration::from_nanos(guarded.expires_ns(place, &Subject::address(address)));
+    assert!(expires <= answered, "from then on: {expires:?}, and was answered at {answered:?}");
     guarded.leave();
 }
 

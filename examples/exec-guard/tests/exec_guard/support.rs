@@ -22,6 +22,7 @@ use exec_guard::guard::{Guard, Numbers};
 use exec_guard::policy::Policy;
 use exec_guard::server::Zone;
 use exec_guard::subject::{Action, Subject, Why};
+use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
@@ -414,6 +415,17 @@ impl Guarded {
     pub fn learns(&self, subject: &Subject) -> (Action, Why) {
         let verdict = || self.guard.verdict(subject).expect("the map can be read");
         eventually("it is known", verdict)
+    }
+
+    /// When a verdict expires, or has expired, as nanoseconds of CLOCK_BOOTTIME.
+    #[track_caller]
+    pub fn expires_ns(&self, place: &Place, subject: &Subject) -> u64 {
+        let pins = bpf_wq::pins(place.pins()).expect("a directory of pins");
+        let verdicts = pins[0].path.join("maps/verdicts");
+        let verdicts = MapHandle::from_pinned_path(verdicts).expect("the map");
+        let verdict = verdicts.lookup(bytemuck::bytes_of(subject), MapFlags::ANY);
+        let verdict = verdict.expect("the map can be read").expect("it is there");
+        u64::from_ne_bytes(verdict[..8].try_into().expect("its first member"))
     }
 
     /// A file, as it is executed.
