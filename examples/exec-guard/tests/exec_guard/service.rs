@@ -24,7 +24,7 @@ fn no_service_is_waited_for_or_believed() {
 
 fn what_is_no_answer_is_not_believed(place: &Place) {
     let forged_first = ip("127.5.5.5");
-    let lied_about = (1..=7).map(|n| ip(&format!("127.5.0.{n}")));
+    let lied_about = (1..=9).map(|n| ip(&format!("127.5.0.{n}")));
     // Right answers would be that they are listed.
     let lied_about: Vec<_> = lied_about.chain([forged_first]).collect();
     let server = Server::new(&lied_about);
@@ -33,7 +33,15 @@ fn what_is_no_answer_is_not_believed(place: &Place) {
         policy.addresses.timeout_ms = 500;
     });
     let guarded = Guarded::start(place, &policy);
-    let lies = [Does::Garbage, Does::OtherNumber, Does::OtherName, Does::OutOfRange, Does::Cut];
+    let lies = [
+        Does::Garbage,
+        Does::OtherNumber,
+        Does::OtherName,
+        Does::OutOfRange,
+        Does::OtherRecord,
+        Does::Nothing,
+        Does::Cut,
+    ];
     for (n, does) in lies.into_iter().chain([Does::Fail, Does::Hold]).enumerate() {
         server.does(does);
         let address = lied_about[n];

@@ -251,6 +251,10 @@ pub enum Does {
     OtherName,
     /// An address that means nothing.
     OutOfRange,
+    /// An address of another name.
+    OtherRecord,
+    /// No records, as to say to ask another server.
+    Nothing,
     /// Half of it.
     Cut,
     /// SERVFAIL.
@@ -337,13 +341,16 @@ fn answers(zone: &Zone, question: &[u8], does: Does) -> Vec<Vec<u8>> {
             let at = wrong.len() - 2;
             wrong[at] = 255;
         }
-        Does::Cut => wrong[2] |= 2,
-        Does::Fail => {
+        // The record's name, which points at the question's: one without its first label.
+        Does::OtherRecord => wrong[question.len() + 1] += 1 + question[12],
+        Does::Nothing | Does::Fail => {
             wrong.truncate(question.len());
-            // Without records.
             wrong[6..12].fill(0);
-            wrong[3] = wrong[3] & 0xf0 | 2;
+            if does == Does::Fail {
+                wrong[3] = wrong[3] & 0xf0 | 2;
+            }
         }
+        Does::Cut => wrong[2] |= 2,
     }
     if does == Does::ForgedFirst { vec![wrong, right] } else { vec![wrong] }
 }
