@@ -78,6 +78,7 @@ enum Command {
     },
 }
 
+/// Somebody wants it to end.
 static IS_OVER: AtomicBool = AtomicBool::new(false);
 
 fn main() -> ExitCode {
@@ -85,7 +86,7 @@ fn main() -> ExitCode {
         Command::Run { policy, scope, pins, json } => {
             end_by_signal().and_then(|()| run(&policy, &scope, &pins, json))
         }
-        Command::Demo => demo::run(),
+        Command::Demo => end_by_signal().and_then(|()| demo::run()),
         Command::ServeList { listen, zone, ttl, addresses } => {
             serve(listen, &zone, ttl, &addresses)
         }

@@ -204,3 +204,29 @@ fn one_command_guards_a_cgroup_until_it_is_gone() {
     assert!(said.is_some());
     assert_nothing_is_left();
 }
+
+/// Where cgroup v2 is mounted.
+fn mounts() -> Vec<String> {
+    let mounts = fs::read_to_string("/proc/mounts").expect("it is there");
+    mounts.lines().filter(|line| line.contains(" cgroup2 ")).map(str::to_owned).collect()
+}
+
+#[test]
+#[serial]
+fn a_demo_that_is_ended_leaves_nothing() {
+    if !can_run() {
+        return;
+    }
+    // For the loopback interface.
+    let _place = Place::new();
+    let before = mounts();
+    let mut demo = Running::start(env!("CARGO_BIN_EXE_exec-guard"), &["demo"]);
+    let pinned = || fs::read_dir(PINS).expect("a bpffs").next().is_some();
+    eventually("it guards", || pinned().then_some(()));
+    demo.signal(Signal::SIGINT);
+    assert_eq!(demo.ends(), Some(1));
+    let said = std::iter::repeat_with(|| demo.says()).find(|line| line.contains("it was ended"));
+    assert!(said.is_some());
+    assert_nothing_is_left();
+    assert_eq!(mounts(), before);
+}
