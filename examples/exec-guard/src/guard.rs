@@ -1,6 +1,7 @@
 //! The guard of one cgroup.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::mem::MaybeUninit;
@@ -30,6 +31,9 @@ static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/exec_guard.bpf.
 
 /// For questions that are open, and for another process that starts or stops the same guard.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// What directories of pins are called, before the cgroup's number.
+const PIN: &str = "exec-guard-";
 
 const ZERO: [u8; 4] = [0; 4];
 
@@ -102,7 +106,10 @@ impl Guard {
     pub fn start(policy: &Policy, scope: &Path, pins: &Path) -> Result<Self> {
         Database::open(&policy.files.database)?;
         let scope = Arc::new(Scope::open(scope)?);
-        let directory = pins.join(format!("exec-guard-{}", scope.number()?));
+        if let Err(error) = clear_gone(&scope, pins) {
+            eprintln!("exec-guard: cannot remove what guards a cgroup that is gone: {error:#}");
+        }
+        let directory = pins.join(format!("{PIN}{}", scope.number()?));
         let mut storage = MaybeUninit::uninit();
         let open = ExecGuardSkelBuilder::default().open(&mut storage)?;
         let taken_over = bpf_wq::take_over(&directory, DEADLINE, open, OBJECT, |loaded| {
@@ -221,6 +228,33 @@ impl Guard {
             .with_context(|| format!("cannot remove {}", directory.display()))?;
         Ok(drained)
     }
+}
+
+/// Removes guards whose processes were killed, and whose cgroups are gone, too: no cgroup is given
+/// such a number again.
+fn clear_gone(scope: &Scope, pins: &Path) -> Result<()> {
+    // Whether there are pins at all is for take_over() to say.
+    let Ok(entries) = fs::read_dir(pins) else { return Ok(()) };
+    // Before the cgroups: one that is guarded by now is seen.
+    let pinned: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    let Some(there) = scope.numbers_of_all()? else { return Ok(()) };
+    for directory in pinned {
+        let name = directory.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        let number = name.strip_prefix(PIN).and_then(|number| number.parse::<u64>().ok());
+        if number.is_none_or(|number| there.contains(&number)) {
+            continue;
+        }
+        let cleared = bpf_wq::clear_pins(&directory, None, DEADLINE).map(drop);
+        let removed = cleared.map_err(anyhow::Error::from).and_then(|()| {
+            let what = || format!("cannot remove {}", directory.display());
+            fs::remove_dir(&directory).with_context(what)
+        });
+        // Its own process may have been faster.
+        if directory.exists() {
+            removed?;
+        }
+    }
+    Ok(())
 }
 
 /// Where the agent's answers go, and what IMA has measured.

@@ -195,10 +195,21 @@ fn one_command_guards_a_cgroup_until_it_is_gone() {
 
     let mut running = run(&arguments);
     assert!(running.says().starts_with("guards"));
+    let pins = place.pins();
     let (code, said) = ends(&arguments);
     assert!(code == Some(1) && said.contains("another exec-guard guards"), "{code:?}: {said}");
     // The processes that were in it have ended, and may still be on their way.
+    running.signal(Signal::SIGKILL);
+    assert_eq!(running.ends(), None);
     eventually("it is empty", || fs::remove_dir(&cgroup).ok());
+    assert!(pins.exists(), "nobody was there to remove it");
+
+    // The next one has another number.
+    fs::create_dir(&cgroup).expect("it is made again");
+    let mut running = run(&arguments);
+    assert!(running.says().starts_with("guards"));
+    assert!(!pins.exists(), "it guards nothing any more");
+    fs::remove_dir(&cgroup).expect("it is empty");
     assert_eq!(running.ends(), Some(1));
     let said = std::iter::repeat_with(|| running.says()).find(|line| line.contains("is gone"));
     assert!(said.is_some());
