@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use libbpf_rs::{MapHandle, RingBufferBuilder};
-use serde::Serialize;
 
 use crate::cgroup::Scope;
 use crate::database::{Database, Known};
@@ -47,7 +46,7 @@ struct Counts {
 }
 
 /// What this agent has done.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy)]
 pub struct AgentNumbers {
     /// Answers, of whatever kind.
     pub answered: u64,

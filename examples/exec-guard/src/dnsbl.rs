@@ -2,7 +2,7 @@
 //! digits turned around, an A record within 127.0.0.0/24.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -52,6 +52,11 @@ impl List {
         }
     }
 
+    /// Whether it can be asked for all addresses: no name is longer than that of one of IPv6.
+    pub(crate) fn check(&self) -> Result<(), hickory_proto::ProtoError> {
+        name(Ipv6Addr::UNSPECIFIED.into(), &self.zone).map(drop)
+    }
+
     /// What it says of an address. Takes no longer than all tries, or until it is over.
     ///
     /// # Errors
@@ -81,7 +86,7 @@ impl List {
         let any: IpAddr = if self.server.is_ipv4() {
             Ipv4Addr::UNSPECIFIED.into()
         } else {
-            std::net::Ipv6Addr::UNSPECIFIED.into()
+            Ipv6Addr::UNSPECIFIED.into()
         };
         let socket = UdpSocket::bind((any, 0)).map_err(|error| silent(&error))?;
         socket.connect(self.server).map_err(|error| silent(&error))?;

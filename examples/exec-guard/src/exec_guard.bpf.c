@@ -39,15 +39,17 @@ static __always_inline __u64 late_ns(void)
 	return 2 * settings.again_ns;
 }
 
-/* One that is asked for again in between is unknown, and asked for by whoever comes next. */
+/* One that is asked for again in between stays; of others nobody can ask again. */
 static long sweep_verdict(void *map, struct subject *subject, struct verdict *verdict, __u64 *now)
 {
-	__u64 expires_ns = bpf_wq_read(verdict->expires_ns);
+	__u64 expired_ns = bpf_wq_read(verdict->expires_ns);
+	__u64 expires_ns = expired_ns;
 
 	/* Jobs have waited for it. */
 	if (expires_ns && verdict->why == BY_ANSWER_BAD && settings.hooks[subject->hook & 3].signal)
 		expires_ns += late_ns();
-	if (!expires_ns || expires_ns > *now) {
+	if (!expires_ns || expires_ns > *now ||
+	    __sync_val_compare_and_swap(&verdict->expires_ns, expired_ns, IS_SWEPT) != expired_ns) {
 		left++;
 		return 0;
 	}
@@ -220,7 +222,7 @@ enum {
 	IS_KNOWN,
 	IS_ASKED_FOR, /* for this process, too */
 	IS_UNKNOWN,   /* and nobody asks */
-	IS_UNTRACKED, /* the map is full */
+	IS_UNTRACKED, /* the map is full, or it is about to be gone */
 };
 
 /*
@@ -230,7 +232,7 @@ enum {
 static __noinline int look_up(const struct question *question, struct verdict *found)
 {
 	struct verdict *verdict = bpf_map_lookup_elem(&verdicts, &question->subject);
-	__u64 asked_by, expires_ns;
+	__u64 asked_by, expires_ns, now_ns = IS_SWEPT;
 	int err;
 
 	if (!verdict) {
@@ -255,7 +257,11 @@ static __noinline int look_up(const struct question *question, struct verdict *f
 	found->asked_by = asked_by;
 	if (!expires_ns)
 		return IS_ASKED_FOR;
-	if (__sync_val_compare_and_swap(&verdict->expires_ns, expires_ns, 0) == expires_ns)
+	if (expires_ns != IS_SWEPT)
+		now_ns = __sync_val_compare_and_swap(&verdict->expires_ns, expires_ns, 0);
+	if (now_ns == IS_SWEPT)
+		return IS_UNTRACKED;
+	if (now_ns == expires_ns)
 		return IS_UNKNOWN;
 	/* Another one has just asked again; before, it was asked for what has expired. */
 	found->asked_by = 0;

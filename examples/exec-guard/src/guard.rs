@@ -16,7 +16,6 @@ use bytemuck::{NoUninit, Pod, Zeroable};
 use libbpf_rs::skel::SkelBuilder as _;
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
 use nix::time::{ClockId, clock_gettime};
-use serde::Serialize;
 
 use crate::cgroup::Scope;
 use crate::database::Database;
@@ -38,7 +37,7 @@ const PIN: &str = "exec-guard-";
 const ZERO: [u8; 4] = [0; 4];
 
 /// What the guard has done since it was loaded, whoever was its agent: `struct counts`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Pod, Zeroable)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Numbers {
     /// Decisions that a process may do what it wants to.

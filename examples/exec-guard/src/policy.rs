@@ -10,6 +10,7 @@ use bytemuck::{Pod, Zeroable};
 use hickory_proto::rr::Name;
 use serde::Deserialize;
 
+use crate::dnsbl::List;
 use crate::subject::{Action, Hook};
 
 /// As it is written, in TOML. What is in no `Option` has to be said.
@@ -237,6 +238,7 @@ impl Policy {
                 self.questions.give_up_ms()
             );
         }
+        List::new(&self.addresses).check().context("addresses.zone is too long")?;
         for (what, rules) in
             [("files", self.file_rules.len()), ("addresses", self.address_rules.len())]
         {
@@ -350,6 +352,18 @@ mod tests {
     fn fails(policy: &Policy, expected: &str) {
         let error = policy.check().expect_err(expected);
         assert!(error.to_string().contains(expected), "{error:#}");
+    }
+
+    #[test]
+    fn a_zone_has_names_for_all_addresses() {
+        // 32 digits take 64 of 255 bytes, and the end takes one.
+        let zone = |last: usize| {
+            let label = |length| "z".repeat(length);
+            format!("{}.{}.{}.", label(63), label(62), label(last))
+        };
+        policy(&zone(62)).expect("it is short enough");
+        let error = policy(&zone(63)).expect_err("too long");
+        assert!(error.to_string().contains("addresses.zone is too long"), "{error:#}");
     }
 
     #[test]

@@ -16,6 +16,9 @@ enum {
 	BY_UNREACHABLE, /* nobody has answered */
 };
 
+/* Of expires_ns: long ago, and a sweep is about to remove it. */
+#define IS_SWEPT 1
+
 struct verdict {
 	__u64 expires_ns; /* of CLOCK_BOOTTIME; 0: it is asked for */
 	__u32 action;

@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use bpf_wq::Counters;
-use bpf_wq_tests::{DEADLINE, eventually, needs_bpf_wq, needs_config};
+use bpf_wq_tests::{DEADLINE, eventually, needs, needs_bpf_wq, needs_config};
 use exec_guard::agent::{Agent, AgentNumbers};
 use exec_guard::cgroup::Own;
 use exec_guard::database::{self, Known};
@@ -35,7 +35,9 @@ pub const PINS: &str = "/sys/fs/bpf";
 pub const ZONE: &str = "list.test.";
 
 pub fn can_run() -> bool {
-    needs_bpf_wq() && needs_config("CONFIG_BPF_LSM", "LSM programs decide")
+    needs_bpf_wq()
+        && needs((6, 11), "an inode's i_ctime_sec was added in 6.11 (3aa63a569c64)")
+        && needs_config("CONFIG_BPF_LSM", "LSM programs decide")
 }
 
 /// With a database of its own.
