@@ -235,8 +235,8 @@ mod tests {
         for (what, answers, authorities) in [
             ("nothing", &[][..], &[][..]),
             ("a referral", &[], &servers),
-            ("an alias", &[alias.clone()], &soa),
-            ("an alias and its address", &[alias, address("other.example.")], &[]),
+            ("an alias", std::slice::from_ref(&alias), &soa),
+            ("an alias and its address", &[alias.clone(), address("other.example.")], &[]),
             ("another address", &[address("3.0.0.127.list.example.")], &soa),
         ] {
             let read = read(ok, answers, authorities);

@@ -374,7 +374,7 @@ mod tests {
             AddressRule { address: "192.0.2.1".parse().expect("one"), verdict: Action::Deny };
         let mut most = policy.clone();
         most.file_rules = vec![file.clone(); MOST_RULES];
-        most.address_rules = vec![address.clone(); MOST_RULES];
+        most.address_rules = vec![address; MOST_RULES];
         most.check().expect("so many can be");
         let (mut files, mut addresses) = (most.clone(), most);
         files.file_rules.push(file);
