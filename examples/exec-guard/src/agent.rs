@@ -1,7 +1,7 @@
 //! The agent: gets the questions of the workqueue, asks who may know, and writes the answers.
 //!
-//! A thread reads questions. If those that ask are busy it waits, questions stay in the ring, and
-//! the workqueue keeps what does not fit there.
+//! A thread reads questions, and never waits for those that ask: who is slow to answer for
+//! addresses holds up no file, and no process that is to be stopped.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -12,9 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use libbpf_rs::{MapHandle, RingBufferBuilder};
-use serde::Serialize;
 
 use crate::cgroup::Scope;
 use crate::database::{Database, Known};
@@ -29,8 +28,8 @@ use crate::subject::{Action, Hook, Question, Subject, TO_REVOKE, Why, text};
 /// Threads that wait for the DNS server.
 const ASKING: usize = 16;
 
-/// Questions that wait for a thread.
-const WAITING: usize = 64;
+/// Questions that wait for a thread, of files and of addresses: as many as can be open.
+const WAITING: usize = 1024;
 
 /// How often a thread looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(50);
@@ -47,7 +46,7 @@ struct Counts {
 }
 
 /// What this agent has done.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy)]
 pub struct AgentNumbers {
     /// Answers, of whatever kind.
     pub answered: u64,
@@ -71,13 +70,15 @@ struct Shared {
     /// That are not answered yet: they may be put again.
     open: Mutex<HashSet<Subject>>,
     is_over: AtomicBool,
+    /// Nothing is asked any more, and what is to be revoked is.
+    is_drained: AtomicBool,
     counts: Counts,
 }
 
 /// Dropping it ends its threads, when they have got what they wait for.
 pub struct Agent {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<JoinHandle<Result<()>>>,
 }
 
 impl Agent {
@@ -86,10 +87,11 @@ impl Agent {
     pub fn start(guard: &Guard, policy: &Policy) -> Result<Self> {
         let shared = Arc::new(Shared {
             policy: policy.clone(),
-            answers: Answers::of(guard, policy)?,
+            answers: Answers::of(guard)?,
             scope: guard.scope().clone(),
             open: Mutex::default(),
             is_over: AtomicBool::new(false),
+            is_drained: AtomicBool::new(false),
             counts: Counts::default(),
         });
         let opener = guard.opener()?;
@@ -110,17 +112,46 @@ impl Agent {
         let openers = guard.map("openers")?;
         agent.spawn("questions", move || {
             let read = read_questions(&shared, &ring, openers, &files, &addresses);
-            if let Err(error) = read {
-                eprintln!("exec-guard: cannot read questions: {error:#}");
-            }
+            read.context("cannot read questions")
         })?;
         Ok(agent)
     }
 
-    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
+    fn spawn(
+        &mut self,
+        name: &str,
+        run: impl FnOnce() -> Result<()> + Send + 'static,
+    ) -> Result<()> {
         let thread = thread::Builder::new().name(name.to_owned()).spawn(run);
         self.threads.push(thread.context("cannot make a thread")?);
         Ok(())
+    }
+
+    /// Whether it is at work.
+    ///
+    /// # Errors
+    ///
+    /// Why one of its threads has ended; all others have by then.
+    pub fn check(&mut self) -> Result<()> {
+        if self.threads.iter().any(JoinHandle::is_finished) { self.end() } else { Ok(()) }
+    }
+
+    /// Detaches the guard, waits until no question is open, and ends when those are stopped that
+    /// turned out bad until then. The guard stays pinned, for [`Guard::stop`].
+    pub fn drain(mut self, guard: &Guard) -> Result<()> {
+        let drained = guard.drain();
+        self.shared.is_drained.store(true, Ordering::Relaxed);
+        drained.and(self.end())
+    }
+
+    fn end(&mut self) -> Result<()> {
+        self.shared.is_over.store(true, Ordering::Relaxed);
+        let ended = self.threads.drain(..).map(|thread| match thread.join() {
+            Ok(ended) => ended,
+            Err(_) => bail!("a thread of the agent has panicked"),
+        });
+        // All are waited for, and the first error is told.
+        ended.fold(Ok(()), Result::and)
     }
 
     /// What it has done.
@@ -140,10 +171,7 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        self.shared.is_over.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            let _panicked = thread.join();
-        }
+        let _failed = self.end();
     }
 }
 
@@ -161,29 +189,38 @@ fn read_questions(
         let subject = question.subject;
         if question.what == TO_REVOKE {
             shared.revoke(&question, &opener);
-        } else if shared.open().insert(subject) {
+        } else if !shared.is_over() && shared.open().insert(subject) {
             let sent = match subject.as_address() {
-                Some(address) => addresses.send((subject, address)).is_ok(),
-                None => files.send(question).is_ok(),
+                Some(address) => addresses.try_send((subject, address)).is_ok(),
+                None => files.try_send(question).is_ok(),
             };
+            // The workqueue puts it again.
             if !sent {
                 shared.open().remove(&subject);
             }
         }
-        // Those that are left are for the next agent.
-        if shared.is_over() { -1 } else { 0 }
+        // Those that are left are for the next agent, if there can be one.
+        if shared.is_over() && !shared.is_drained() { -1 } else { 0 }
     })?;
     let ring = builder.build()?;
     while !shared.is_over() {
         match ring.poll(LOOK) {
+            // A process that was stopped and goes on is interrupted, too.
+            Err(error) if error.kind() == libbpf_rs::ErrorKind::Interrupted => {}
             Err(error) if !shared.is_over() => return Err(error.into()),
             _ => {}
         }
     }
+    if shared.is_drained() {
+        ring.consume()?;
+    }
     Ok(())
 }
 
-fn ask_for_addresses(shared: &Shared, questions: &Mutex<Receiver<(Subject, IpAddr)>>) {
+fn ask_for_addresses(
+    shared: &Shared,
+    questions: &Mutex<Receiver<(Subject, IpAddr)>>,
+) -> Result<()> {
     let list = List::new(&shared.policy.addresses);
     let longest = Duration::from_millis(shared.policy.addresses.ttl_ms);
     let next = || questions.lock().expect("no thread panics").recv();
@@ -205,13 +242,15 @@ fn ask_for_addresses(shared: &Shared, questions: &Mutex<Receiver<(Subject, IpAdd
             Err(Failure::Lied(why)) => shared.unreachable(&subject, &shared.counts.lied, &why),
         }
     }
+    Ok(())
 }
 
-fn ask_for_files(shared: &Shared, openers: MapHandle, questions: &Receiver<Question>) {
-    let opener = match Opener::new(openers) {
-        Ok(opener) => opener,
-        Err(error) => return eprintln!("exec-guard: cannot answer for files: {error:#}"),
-    };
+fn ask_for_files(
+    shared: &Shared,
+    openers: MapHandle,
+    questions: &Receiver<Question>,
+) -> Result<()> {
+    let opener = Opener::new(openers).context("cannot answer for files")?;
     let ttl = Duration::from_millis(shared.policy.files.ttl_ms);
     for question in questions {
         let subject = question.subject;
@@ -219,6 +258,8 @@ fn ask_for_files(shared: &Shared, openers: MapHandle, questions: &Receiver<Quest
             continue;
         }
         match shared.known(&question, &opener) {
+            // The next agent looks again.
+            Err(_) if shared.is_over() => {}
             Ok(Some(Known::Good)) => shared.answer(&subject, Action::Allow, Why::Answer, ttl),
             Ok(Some(Known::Bad)) => shared.answer(&subject, Action::Deny, Why::Bad, ttl),
             Ok(None) => {
@@ -235,6 +276,7 @@ fn ask_for_files(shared: &Shared, openers: MapHandle, questions: &Receiver<Quest
             }
         }
     }
+    Ok(())
 }
 
 /// Counts what may come often, and says it once.
@@ -255,6 +297,10 @@ enum Unknown {
 impl Shared {
     fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Relaxed)
+    }
+
+    fn is_drained(&self) -> bool {
+        self.is_drained.load(Ordering::Relaxed)
     }
 
     fn open(&self) -> MutexGuard<'_, HashSet<Subject>> {
@@ -286,7 +332,7 @@ impl Shared {
             return known(&digest);
         }
         let mut file = find(question, opener).map_err(Unknown::NotFound)?;
-        let digest = digest::of_contents(&mut file).map_err(Unknown::Unreadable)?;
+        let digest = digest::of_contents(&mut file, &self.is_over).map_err(Unknown::Unreadable)?;
         // It may have been written to while it was read.
         match opener.again(&file) {
             Ok(now) if now.is_same_file(&question.subject) => known(&digest),

@@ -1,5 +1,6 @@
 //! The cgroup that is the guard's scope.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -63,17 +64,43 @@ impl Scope {
     /// Processes that are in it, or in one of its own.
     pub(crate) fn processes(&self) -> Vec<u32> {
         let mut processes = Vec::new();
-        let mut directories = vec![self.path.clone()];
-        // What goes away meanwhile has no processes.
-        while let Some(directory) = directories.pop() {
+        for directory in with_those_within(self.path.clone()) {
             let here = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
             processes.extend(here.lines().filter_map(|line| line.parse::<u32>().ok()));
-            let within = fs::read_dir(&directory).into_iter().flatten().flatten();
-            let within = within.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-            directories.extend(within.map(|entry| entry.path()));
         }
         processes
     }
+
+    /// The numbers of all cgroups that there are, if this mount has them all: that of a container
+    /// may not.
+    pub(crate) fn numbers_of_all(&self) -> Result<Option<HashSet<u64>>> {
+        let own = fs::canonicalize(&self.path)?;
+        let device = self.directory.metadata()?.dev();
+        let is_mounted =
+            |directory: &Path| fs::metadata(directory).is_ok_and(|there| there.dev() == device);
+        let root = own.ancestors().take_while(|directory| is_mounted(directory)).last();
+        let root = root.context("a cgroup has a mount")?;
+        if fs::metadata(root)?.ino() != ROOT {
+            return Ok(None);
+        }
+        let all = with_those_within(root.to_owned());
+        Ok(Some(all.filter_map(|cgroup| Some(fs::metadata(cgroup).ok()?.ino())).collect()))
+    }
+}
+
+/// The number of the cgroup that has all others.
+const ROOT: u64 = 1;
+
+/// A cgroup, and all that are in it. Those that go away meanwhile have nothing any more.
+fn with_those_within(cgroup: PathBuf) -> impl Iterator<Item = PathBuf> {
+    let mut left = vec![cgroup];
+    std::iter::from_fn(move || {
+        let cgroup = left.pop()?;
+        let within = fs::read_dir(&cgroup).into_iter().flatten().flatten();
+        let within = within.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        left.extend(within.map(|entry| entry.path()));
+        Some(cgroup)
+    })
 }
 
 /// A cgroup of its own, in a mount of its own; dropping this removes both.

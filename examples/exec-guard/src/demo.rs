@@ -5,7 +5,9 @@ use std::io::Write as _;
 use std::net::{IpAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -17,6 +19,8 @@ use exec_guard::events::{Event, Events};
 use exec_guard::guard::Guard;
 use exec_guard::policy::Policy;
 
+use crate::IS_OVER;
+
 const ZONE: &str = "list.demo.";
 const LISTED: &str = "127.66.6.6";
 const FINE: &str = "127.1.1.1";
@@ -25,8 +29,8 @@ const FINE: &str = "127.1.1.1";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is shown, and what it is shown with.
-struct Demo {
-    own: Own,
+struct Demo<'a> {
+    own: &'a Own,
     events: Events,
 }
 
@@ -38,7 +42,7 @@ pub fn run() -> Result<()> {
     program(&fine, "/bin/true")?;
     program(&bad, "/bin/sleep")?;
     let files = directory.path().join("files.db");
-    let digest = digest::of_contents(&mut fs::File::open(&bad)?)?;
+    let digest = digest::of_contents(&mut fs::File::open(&bad)?, &IS_OVER)?;
     database::write(&files, &[(digest, Known::Bad)])?;
     let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
     if !up.context("cannot run ip: install iproute2")?.success() {
@@ -47,41 +51,28 @@ pub fn run() -> Result<()> {
     let mut server = Server::start()?;
     let policy = Policy::parse(&policy(&files, server.port))?;
     let guard = Guard::start(&policy, &own.path(), Path::new("/sys/fs/bpf"))?;
-    let agent = Agent::start(&guard, &policy)?;
-    let mut demo = Demo { own, events: Events::of(&guard)? };
-
-    println!(
-        "A cgroup is guarded: what nobody knows is allowed, and asked for; -> is the answer.\n"
-    );
-    println!("A program that no database has, twice:");
-    demo.execute(&fine)?;
-    demo.until_learned()?;
-    demo.execute(&fine)?;
-    demo.show()?;
-    println!("\nA program that is bad, as it runs already, and again:");
-    let mut running = demo.spawn(&bad)?;
-    demo.until_learned()?;
-    println!("   it has ended: {}", running.wait()?);
-    demo.execute(&bad)?;
-    demo.show()?;
-    for (what, address) in [("An address that is not listed", FINE), ("One that is", LISTED)] {
-        println!("\n{what}, twice:");
-        demo.connect(address)?;
-        demo.until_learned()?;
-        demo.connect(address)?;
-        demo.show()?;
-    }
-    server.end()?;
-    println!("\nThe DNS server is gone; another address, twice:");
-    demo.connect("127.2.2.2")?;
-    demo.until_learned()?;
-    demo.connect("127.2.2.2")?;
-    demo.show()?;
-
-    drop(agent);
-    println!("\n{}", guard.numbers()?);
-    println!("It is not guarded any more; {}", guard.stop()?);
+    let shown = guard_by(&guard, &policy, &own, &mut server, [&fine, &bad]);
+    let numbers = guard.numbers();
+    let drained = guard.stop()?;
+    shown?;
+    println!("\n{}", numbers?);
+    println!("It is not guarded any more; {drained}");
     Ok(())
+}
+
+/// With an agent, until all is shown.
+fn guard_by(
+    guard: &Guard,
+    policy: &Policy,
+    own: &Own,
+    server: &mut Server,
+    programs: [&Path; 2],
+) -> Result<()> {
+    let agent = Agent::start(guard, policy)?;
+    let demo = Events::of(guard).map(|events| Demo { own, events });
+    let shown = demo.and_then(|mut demo| demo.show_all(server, programs));
+    let drained = agent.drain(guard);
+    shown.and(drained)
 }
 
 /// One that nobody knows: another, with something behind it.
@@ -111,7 +102,38 @@ fn policy(files: &Path, port: u16) -> String {
     )
 }
 
-impl Demo {
+impl Demo<'_> {
+    fn show_all(&mut self, server: &mut Server, [fine, bad]: [&Path; 2]) -> Result<()> {
+        println!(
+            "A cgroup is guarded: what nobody knows is allowed, and asked for; -> is the answer.\n"
+        );
+        println!("A program that no database has, twice:");
+        self.execute(fine)?;
+        self.until_learned()?;
+        self.execute(fine)?;
+        self.show()?;
+        println!("\nA program that is bad, as it runs already, and again:");
+        let mut running = self.spawn(bad)?;
+        self.until_learned()?;
+        println!("   it has ended: {}", ended(&mut running)?);
+        self.execute(bad)?;
+        self.show()?;
+        for (what, address) in [("An address that is not listed", FINE), ("One that is", LISTED)] {
+            println!("\n{what}, twice:");
+            self.connect(address)?;
+            self.until_learned()?;
+            self.connect(address)?;
+            self.show()?;
+        }
+        server.end()?;
+        println!("\nThe DNS server is gone; another address, twice:");
+        self.connect("127.2.2.2")?;
+        self.until_learned()?;
+        self.connect("127.2.2.2")?;
+        self.show()?;
+        Ok(())
+    }
+
     fn spawn(&self, program: &Path) -> Result<Child> {
         let script = "exec \"$0\" 1000";
         let mut command = self.own.shell(script, program);
@@ -138,6 +160,7 @@ impl Demo {
     fn until_learned(&mut self) -> Result<()> {
         let began = Instant::now();
         while began.elapsed() < PATIENCE {
+            go_on()?;
             let events = self.events.wait(Duration::from_millis(50))?;
             events.iter().for_each(show);
             if events.iter().any(|event| event.process.is_none()) {
@@ -155,6 +178,26 @@ impl Demo {
 
 fn show(event: &Event) {
     println!("   {event}");
+}
+
+fn go_on() -> Result<()> {
+    if IS_OVER.load(Ordering::Relaxed) {
+        bail!("it was ended before all was shown");
+    }
+    Ok(())
+}
+
+/// How a process has ended, that was killed or will be.
+fn ended(process: &mut Child) -> Result<ExitStatus> {
+    let began = Instant::now();
+    while began.elapsed() < PATIENCE {
+        go_on()?;
+        if let Some(status) = process.try_wait()? {
+            return Ok(status);
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    bail!("it has not ended within {PATIENCE:?}")
 }
 
 /// A DNS server, in a process of its own.

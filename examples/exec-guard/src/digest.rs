@@ -2,8 +2,9 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use bytemuck::{Pod, Zeroable};
 use sha2::{Digest as _, Sha256};
 
@@ -30,15 +31,35 @@ fn name(algorithm: &str, bytes: &[u8]) -> String {
     format!("{algorithm}:{hex}")
 }
 
-/// Of what is in a file.
-pub fn of_contents(file: &mut File) -> Result<String> {
+/// Of what is in a file. Takes as long as it takes to read it, or until it is over.
+///
+/// # Errors
+///
+/// The file cannot be read, or it is over.
+pub fn of_contents(file: &mut File, is_over: &AtomicBool) -> Result<String> {
     let mut hasher = Sha256::new();
     let mut bytes = vec![0; 1 << 16];
     loop {
+        if is_over.load(Ordering::Relaxed) {
+            bail!("it is over before the file was read");
+        }
         match file.read(&mut bytes).context("cannot read the file")? {
             0 => break,
             length => hasher.update(&bytes[..length]),
         }
     }
     Ok(name("sha256", &hasher.finalize()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_until_it_is_over() {
+        let own = || File::open("/proc/self/exe").expect("this program");
+        let digest = of_contents(&mut own(), &AtomicBool::new(false)).expect("it can be read");
+        assert_eq!(digest.len(), "sha256:".len() + 64);
+        of_contents(&mut own(), &AtomicBool::new(true)).expect_err("it is over");
+    }
 }

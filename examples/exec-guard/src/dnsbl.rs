@@ -2,7 +2,7 @@
 //! digits turned around, an A record within 127.0.0.0/24.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -52,6 +52,11 @@ impl List {
         }
     }
 
+    /// Whether it can be asked for all addresses: no name is longer than that of one of IPv6.
+    pub(crate) fn check(&self) -> Result<(), hickory_proto::ProtoError> {
+        name(Ipv6Addr::UNSPECIFIED.into(), &self.zone).map(drop)
+    }
+
     /// What it says of an address. Takes no longer than all tries, or until it is over.
     ///
     /// # Errors
@@ -81,7 +86,7 @@ impl List {
         let any: IpAddr = if self.server.is_ipv4() {
             Ipv4Addr::UNSPECIFIED.into()
         } else {
-            std::net::Ipv6Addr::UNSPECIFIED.into()
+            Ipv6Addr::UNSPECIFIED.into()
         };
         let socket = UdpSocket::bind((any, 0)).map_err(|error| silent(&error))?;
         socket.connect(self.server).map_err(|error| silent(&error))?;
@@ -97,7 +102,15 @@ impl List {
             socket.set_read_timeout(Some(left.min(LOOK))).map_err(|error| silent(&error))?;
             let length = match socket.recv(&mut packet) {
                 Ok(length) => length,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                // The latter also of a process that was stopped and goes on.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                    ) =>
+                {
+                    continue;
+                }
                 Err(error) => return Err(silent(&error)),
             };
             match Message::from_vec(&packet[..length]) {
@@ -133,10 +146,18 @@ fn listing(question: &Message, answer: &Message) -> Result<Listing, Failure> {
     if answer.truncated() {
         return Err(Failure::Lied("it is cut".to_owned()));
     }
+    let negative = negative_ttl(answer);
     match answer.response_code() {
-        ResponseCode::NXDomain => return Ok(not_listed(answer)),
+        ResponseCode::NXDomain => return Ok(Listing { is_listed: false, ttl: negative }),
         ResponseCode::NoError => {}
         code => return Err(Failure::Silent(format!("the server says {code}"))),
+    }
+    if answer.answers().is_empty() {
+        // Without an SOA record it may be a referral to another server.
+        return match negative {
+            Some(_) => Ok(Listing { is_listed: false, ttl: negative }),
+            None => Err(Failure::Lied("it has neither an answer nor an SOA record".to_owned())),
+        };
     }
     let asked = question.queries().first().map(Query::name);
     let records = answer.answers().iter().filter(|record| asked == Some(record.name()));
@@ -144,7 +165,9 @@ fn listing(question: &Message, answer: &Message) -> Result<Listing, Failure> {
         RData::A(address) => Some((address.0, record.ttl())),
         _ => None,
     });
-    let Some((address, ttl)) = addresses.next() else { return Ok(not_listed(answer)) };
+    let Some((address, ttl)) = addresses.next() else {
+        return Err(Failure::Lied("it has no address of what was asked for".to_owned()));
+    };
     match address.octets() {
         // 127.0.0.1 is the answer of who answers all with himself, 127.255.255.* that of lists that
         // do not want to be asked.
@@ -155,11 +178,69 @@ fn listing(question: &Message, answer: &Message) -> Result<Listing, Failure> {
     }
 }
 
-/// How long that holds is in the zone's SOA record (RFC 2308).
-fn not_listed(answer: &Message) -> Listing {
-    let ttl = answer.name_servers().iter().find_map(|record| match record.data() {
+/// How long it holds that there is nothing, by the zone's SOA record (RFC 2308).
+fn negative_ttl(answer: &Message) -> Option<Duration> {
+    answer.name_servers().iter().find_map(|record| match record.data() {
         RData::SOA(soa) => Some(Duration::from_secs(soa.minimum().min(record.ttl()).into())),
         _ => None,
-    });
-    Listing { is_listed: false, ttl }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_proto::rr::Record;
+    use hickory_proto::rr::rdata::{A, CNAME, NS, SOA};
+
+    use super::*;
+
+    fn named(name: &str) -> Name {
+        name.parse().expect("a name")
+    }
+
+    fn record(name: &str, data: RData) -> Record {
+        Record::from_rdata(named(name), 60, data)
+    }
+
+    const ASKED: &str = "2.0.0.127.list.example.";
+
+    /// What is made of these answers and authorities.
+    fn read(
+        code: ResponseCode,
+        answers: &[Record],
+        authorities: &[Record],
+    ) -> Result<Listing, Failure> {
+        let mut question = Message::new();
+        question.add_query(Query::query(named(ASKED), RecordType::A));
+        let mut answer = question.clone();
+        answer.set_response_code(code);
+        answer.add_answers(answers.to_vec()).add_name_servers(authorities.to_vec());
+        listing(&question, &answer)
+    }
+
+    #[test]
+    fn not_listed_is_only_what_the_zone_says_it_has_not() {
+        let address = |name| record(name, RData::A(A::new(127, 0, 0, 2)));
+        let soa = SOA::new(named("list.example."), named("list.example."), 1, 1, 1, 1, 30);
+        let soa = [record("list.example.", RData::SOA(soa))];
+        let servers = [record("list.example.", RData::NS(NS(named("ns.example."))))];
+        let alias = record(ASKED, RData::CNAME(CNAME(named("other.example."))));
+        let ok = ResponseCode::NoError;
+        let not_listed =
+            |ttl| Ok(Listing { is_listed: false, ttl: Option::map(ttl, Duration::from_secs) });
+        assert_eq!(read(ResponseCode::NXDomain, &[], &soa), not_listed(Some(30)));
+        assert_eq!(read(ResponseCode::NXDomain, &[], &[]), not_listed(None));
+        assert_eq!(read(ok, &[], &soa), not_listed(Some(30)));
+        let listed = Listing { is_listed: true, ttl: Some(Duration::from_secs(60)) };
+        assert_eq!(read(ok, &[address(ASKED)], &[]), Ok(listed));
+        for (what, answers, authorities) in [
+            ("nothing", &[][..], &[][..]),
+            ("a referral", &[], &servers),
+            ("an alias", std::slice::from_ref(&alias), &soa),
+            ("an alias and its address", &[alias.clone(), address("other.example.")], &[]),
+            ("another address", &[address("3.0.0.127.list.example.")], &soa),
+        ] {
+            let read = read(ok, answers, authorities);
+            assert!(matches!(read, Err(Failure::Lied(_))), "{what}: {read:?}");
+        }
+    }
 }

@@ -10,9 +10,6 @@
 #ifndef EPERM
 #define EPERM 1
 #endif
-#ifndef EEXIST
-#define EEXIST 17
-#endif
 
 /* How often verdicts that have expired are removed, as long as there are any. */
 #define SWEEP_NS 250000000ULL
@@ -36,15 +33,23 @@ struct sweep {
 /* Verdicts that a sweep has not removed. On the stack the verifier would follow each number. */
 static __u64 left;
 
-/* One that is asked for again in between is unknown, and asked for by whoever comes next. */
+/* Jobs that wait look within this time, twice that as workers may be busy. */
+static __always_inline __u64 late_ns(void)
+{
+	return 2 * settings.again_ns;
+}
+
+/* One that is asked for again in between stays; of others nobody can ask again. */
 static long sweep_verdict(void *map, struct subject *subject, struct verdict *verdict, __u64 *now)
 {
-	__u64 expires_ns = bpf_wq_read(verdict->expires_ns);
+	__u64 expired_ns = bpf_wq_read(verdict->expires_ns);
+	__u64 expires_ns = expired_ns;
 
-	/* Jobs that have waited for it look within this time, twice that as workers may be busy. */
+	/* Jobs have waited for it. */
 	if (expires_ns && verdict->why == BY_ANSWER_BAD && settings.hooks[subject->hook & 3].signal)
-		expires_ns += 2 * settings.again_ns;
-	if (!expires_ns || expires_ns > *now) {
+		expires_ns += late_ns();
+	if (!expires_ns || expires_ns > *now ||
+	    __sync_val_compare_and_swap(&verdict->expires_ns, expired_ns, IS_SWEPT) != expired_ns) {
 		left++;
 		return 0;
 	}
@@ -55,7 +60,7 @@ static long sweep_verdict(void *map, struct subject *subject, struct verdict *ve
 
 static long sweep_answer(void *map, struct subject *subject, struct answer *answer, __u64 *now)
 {
-	if (answer->until_ns <= *now)
+	if (answer->expires_ns + late_ns() <= *now)
 		bpf_map_delete_elem(&answers, subject);
 	return 0;
 }
@@ -122,15 +127,18 @@ static __noinline int learn(struct question *question, __u32 action, __u32 why, 
 	return 0;
 }
 
-/* Is 0 if the verdict is known from now on. */
-static __always_inline int answered(struct question *question, __u64 now)
+/*
+ * Is 0 if there was an answer, which holds from when it was given: it may have expired by now, and
+ * still says that whoever has waited for it is to be stopped.
+ */
+static __always_inline int answered(struct question *question)
 {
 	struct answer *answer = bpf_map_lookup_elem(&answers, &question->subject);
 	int err;
 
-	if (!answer || answer->until_ns <= now)
+	if (!answer || answer->expires_ns <= question->began_ns)
 		return -EAGAIN;
-	err = learn(question, answer->action, answer->why, now + answer->ttl_ns);
+	err = learn(question, answer->action, answer->why, answer->expires_ns);
 	if (!err) {
 		bpf_wq_add(counts.learned, 1);
 		bpf_map_delete_elem(&answers, &question->subject);
@@ -178,13 +186,15 @@ static int ask(struct question *question, struct bpf_wq_run *run)
 	if (run->retry_ns > settings.again_ns)
 		run->retry_ns = settings.again_ns;
 	if (verdict && !bpf_wq_read(verdict->expires_ns)) {
-		if (!question->until_ns)
-			question->until_ns = now + settings.give_up_ns;
-		if (!answered(question, now) ||
-		    (question->asks && now >= question->until_ns && !give_up(question, now))) {
+		if (!question->began_ns)
+			question->began_ns = now;
+		if (!answered(question) ||
+		    (question->asks && now >= question->began_ns + settings.give_up_ns &&
+		     !give_up(question, now))) {
 			verdict = bpf_map_lookup_elem(&verdicts, &question->subject);
 		} else if (is_draining(questions_state())) {
-			forget(&question->subject);
+			if (!forget(&question->subject))
+				bpf_wq_add(counts.forgotten, 1);
 			return 0;
 		} else {
 			return question->asks ? put(question, now) : -EAGAIN;
@@ -212,7 +222,7 @@ enum {
 	IS_KNOWN,
 	IS_ASKED_FOR, /* for this process, too */
 	IS_UNKNOWN,   /* and nobody asks */
-	IS_UNTRACKED, /* the map is full */
+	IS_UNTRACKED, /* the map is full, or it is about to be gone */
 };
 
 /*
@@ -222,7 +232,7 @@ enum {
 static __noinline int look_up(const struct question *question, struct verdict *found)
 {
 	struct verdict *verdict = bpf_map_lookup_elem(&verdicts, &question->subject);
-	__u64 asked_by, expires_ns;
+	__u64 asked_by, expires_ns, now_ns = IS_SWEPT;
 	int err;
 
 	if (!verdict) {
@@ -247,7 +257,11 @@ static __noinline int look_up(const struct question *question, struct verdict *f
 	found->asked_by = asked_by;
 	if (!expires_ns)
 		return IS_ASKED_FOR;
-	if (__sync_val_compare_and_swap(&verdict->expires_ns, expires_ns, 0) == expires_ns)
+	if (expires_ns != IS_SWEPT)
+		now_ns = __sync_val_compare_and_swap(&verdict->expires_ns, expires_ns, 0);
+	if (now_ns == IS_SWEPT)
+		return IS_UNTRACKED;
+	if (now_ns == expires_ns)
 		return IS_UNKNOWN;
 	/* Another one has just asked again; before, it was asked for what has expired. */
 	found->asked_by = 0;

@@ -1,6 +1,7 @@
 //! The guard of one cgroup.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::mem::MaybeUninit;
@@ -15,7 +16,6 @@ use bytemuck::{NoUninit, Pod, Zeroable};
 use libbpf_rs::skel::SkelBuilder as _;
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
 use nix::time::{ClockId, clock_gettime};
-use serde::Serialize;
 
 use crate::cgroup::Scope;
 use crate::database::Database;
@@ -31,10 +31,13 @@ static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/exec_guard.bpf.
 /// For questions that are open, and for another process that starts or stops the same guard.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// What directories of pins are called, before the cgroup's number.
+const PIN: &str = "exec-guard-";
+
 const ZERO: [u8; 4] = [0; 4];
 
 /// What the guard has done since it was loaded, whoever was its agent: `struct counts`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Pod, Zeroable)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Numbers {
     /// Decisions that a process may do what it wants to.
@@ -57,6 +60,8 @@ pub struct Numbers {
     pub learned: u64,
     /// Questions that were given up.
     pub unreachable: u64,
+    /// Those that were forgotten as the guard was stopped.
+    pub forgotten: u64,
     /// Processes that the agent was told to stop, or that were stopped as they began.
     pub revoked: u64,
     /// Verdicts whose time was over.
@@ -100,7 +105,10 @@ impl Guard {
     pub fn start(policy: &Policy, scope: &Path, pins: &Path) -> Result<Self> {
         Database::open(&policy.files.database)?;
         let scope = Arc::new(Scope::open(scope)?);
-        let directory = pins.join(format!("exec-guard-{}", scope.number()?));
+        if let Err(error) = clear_gone(&scope, pins) {
+            eprintln!("exec-guard: cannot remove what guards a cgroup that is gone: {error:#}");
+        }
+        let directory = pins.join(format!("{PIN}{}", scope.number()?));
         let mut storage = MaybeUninit::uninit();
         let open = ExecGuardSkelBuilder::default().open(&mut storage)?;
         let taken_over = bpf_wq::take_over(&directory, DEADLINE, open, OBJECT, |loaded| {
@@ -203,6 +211,13 @@ impl Guard {
         Ok(bad)
     }
 
+    /// Detaches it, and waits until no question is open. What is left then is for
+    /// [`stop`](Self::stop) to tell.
+    pub(crate) fn drain(&self) -> Result<()> {
+        let _left = self.pinned.drain(DEADLINE)?;
+        Ok(())
+    }
+
     /// Detaches it, waits until no question is open, and removes it.
     pub fn stop(self) -> Result<Drained> {
         let directory =
@@ -214,21 +229,45 @@ impl Guard {
     }
 }
 
+/// Removes guards whose processes were killed, and whose cgroups are gone, too: no cgroup is given
+/// such a number again.
+fn clear_gone(scope: &Scope, pins: &Path) -> Result<()> {
+    // Whether there are pins at all is for take_over() to say.
+    let Ok(entries) = fs::read_dir(pins) else { return Ok(()) };
+    // Before the cgroups: one that is guarded by now is seen.
+    let pinned: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    let Some(there) = scope.numbers_of_all()? else { return Ok(()) };
+    for directory in pinned {
+        let name = directory.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        let number = name.strip_prefix(PIN).and_then(|number| number.parse::<u64>().ok());
+        if number.is_none_or(|number| there.contains(&number)) {
+            continue;
+        }
+        let cleared = bpf_wq::clear_pins(&directory, None, DEADLINE).map(drop);
+        let removed = cleared.map_err(anyhow::Error::from).and_then(|()| {
+            let what = || format!("cannot remove {}", directory.display());
+            fs::remove_dir(&directory).with_context(what)
+        });
+        // Its own process may have been faster.
+        if directory.exists() {
+            removed?;
+        }
+    }
+    Ok(())
+}
+
 /// Where the agent's answers go, and what IMA has measured.
 pub(crate) struct Answers {
     answers: MapHandle,
     digests: MapHandle,
-    late_ns: u64,
 }
 
 impl Answers {
-    pub(crate) fn of(guard: &Guard, policy: &Policy) -> Result<Self> {
-        // No wait of the workqueue is longer; twice that, as workers may be busy.
-        let late_ns = 2 * policy.questions.again_ms * 1_000_000;
-        Ok(Self { answers: guard.map("answers")?, digests: guard.map("digests")?, late_ns })
+    pub(crate) fn of(guard: &Guard) -> Result<Self> {
+        Ok(Self { answers: guard.map("answers")?, digests: guard.map("digests")? })
     }
 
-    /// For so long from when it is applied, which the workqueue does when it looks again.
+    /// For so long from now on; it is applied when the workqueue looks again.
     pub(crate) fn put(
         &self,
         subject: &Subject,
@@ -236,10 +275,8 @@ impl Answers {
         why: Why,
         ttl: Duration,
     ) -> Result<()> {
-        let ttl_ns = u64::try_from(ttl.as_nanos())?;
         let answer = Answer {
-            until_ns: now_ns() + ttl_ns + self.late_ns,
-            ttl_ns,
+            expires_ns: now_ns() + u64::try_from(ttl.as_nanos())?,
             action: action as u32,
             why: why as u32,
         };

@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use bpf_wq::Drained;
 use clap::{Parser, Subcommand};
 use exec_guard::agent::Agent;
 use exec_guard::events::Events;
-use exec_guard::guard::Guard;
+use exec_guard::guard::{Guard, Numbers};
 use exec_guard::policy::Policy;
 use exec_guard::server::Zone;
 use hickory_proto::rr::Name;
@@ -77,6 +78,7 @@ enum Command {
     },
 }
 
+/// Somebody wants it to end.
 static IS_OVER: AtomicBool = AtomicBool::new(false);
 
 fn main() -> ExitCode {
@@ -84,7 +86,7 @@ fn main() -> ExitCode {
         Command::Run { policy, scope, pins, json } => {
             end_by_signal().and_then(|()| run(&policy, &scope, &pins, json))
         }
-        Command::Demo => demo::run(),
+        Command::Demo => end_by_signal().and_then(|()| demo::run()),
         Command::ServeList { listen, zone, ttl, addresses } => {
             serve(listen, &zone, ttl, &addresses)
         }
@@ -108,25 +110,40 @@ fn run(policy: &Path, scope: &Path, pins: &Path, json: bool) -> Result<()> {
     let guard = Guard::start(&policy, scope, pins)?;
     let shown = guard_by(&guard, &policy, json);
     let is_there = guard.scope().is_there();
-    let numbers = guard.numbers()?;
+    let numbers = guard.numbers();
     let drained = guard.stop()?;
     shown?;
+    let numbers = numbers?;
     eprintln!("{numbers}");
     if !is_there {
         bail!("the cgroup {} is gone", scope.display());
     }
-    eprintln!("{} is not guarded any more; {drained}", scope.display());
+    eprintln!("{} is not guarded any more; {}", scope.display(), how_it_ended(&numbers, &drained));
     Ok(())
 }
 
-/// Until the cgroup is gone, or somebody wants it to end.
+fn how_it_ended(numbers: &Numbers, drained: &Drained) -> String {
+    match numbers.forgotten {
+        0 => drained.to_string(),
+        forgotten => format!("{drained}; {forgotten} questions without an answer are forgotten"),
+    }
+}
+
+/// Until the cgroup is gone, or somebody wants it to end; it is drained then.
 fn guard_by(guard: &Guard, policy: &Policy, json: bool) -> Result<()> {
+    let mut agent = Agent::start(guard, policy)?;
+    let shown = show(guard, &mut agent, json);
+    let drained = agent.drain(guard);
+    shown.and(drained)
+}
+
+fn show(guard: &Guard, agent: &mut Agent, json: bool) -> Result<()> {
     let mut out = io::stdout().lock();
     let mut events = Events::of(guard)?;
-    let agent = Agent::start(guard, policy)?;
     let how = if guard.is_new() { "guards" } else { "goes on to guard" };
     eprintln!("{how} {}", guard.scope().path().display());
     while !IS_OVER.load(Ordering::Relaxed) && guard.scope().is_there() {
+        agent.check()?;
         let mut is_read = true;
         for event in events.wait(Duration::from_millis(50))? {
             let written = if json {
@@ -141,7 +158,6 @@ fn guard_by(guard: &Guard, policy: &Policy, json: bool) -> Result<()> {
             break;
         }
     }
-    drop(agent);
     Ok(())
 }
 

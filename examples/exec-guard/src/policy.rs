@@ -10,6 +10,7 @@ use bytemuck::{Pod, Zeroable};
 use hickory_proto::rr::Name;
 use serde::Deserialize;
 
+use crate::dnsbl::List;
 use crate::subject::{Action, Hook};
 
 /// As it is written, in TOML. What is in no `Option` has to be said.
@@ -237,6 +238,14 @@ impl Policy {
                 self.questions.give_up_ms()
             );
         }
+        List::new(&self.addresses).check().context("addresses.zone is too long")?;
+        for (what, rules) in
+            [("files", self.file_rules.len()), ("addresses", self.address_rules.len())]
+        {
+            if rules > MOST_RULES {
+                bail!("there are {rules} rules for {what}: no more than {MOST_RULES} can be");
+            }
+        }
         for rule in &self.file_rules {
             rule.split().map(drop)?;
         }
@@ -296,6 +305,9 @@ impl Policy {
     }
 }
 
+/// Half of what the maps hold: while a policy replaces another one, the rules of both are there.
+const MOST_RULES: usize = 2048;
+
 /// The kernel cuts longer ones.
 const LONGEST_NAME: usize = 62;
 
@@ -311,5 +323,63 @@ impl FileRule {
             bail!("{}: its name is longer than {LONGEST_NAME} bytes", what());
         }
         Ok((directory, name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(zone: &str) -> Result<Policy> {
+        let file = r#"{ unknown = "allow", unlisted = "allow", when_unreachable = "log", revoke = "kill" }"#;
+        Policy::parse(&format!(
+            r#"
+            exec = {file}
+            open = {file}
+            connect = {{ unknown = "allow", when_unreachable = "log", revoke = "leave" }}
+            files = {{ database = "/files.db", ttl_ms = 1000 }}
+            [addresses]
+            server = "127.0.0.1:53"
+            zone = "{zone}"
+            timeout_ms = 1000
+            tries = 2
+            ttl_ms = 1000
+            "#
+        ))
+    }
+
+    #[track_caller]
+    fn fails(policy: &Policy, expected: &str) {
+        let error = policy.check().expect_err(expected);
+        assert!(error.to_string().contains(expected), "{error:#}");
+    }
+
+    #[test]
+    fn a_zone_has_names_for_all_addresses() {
+        // 32 digits take 64 of 255 bytes, and the end takes one.
+        let zone = |last: usize| {
+            let label = |length| "z".repeat(length);
+            format!("{}.{}.{}.", label(63), label(62), label(last))
+        };
+        policy(&zone(62)).expect("it is short enough");
+        let error = policy(&zone(63)).expect_err("too long");
+        assert!(error.to_string().contains("addresses.zone is too long"), "{error:#}");
+    }
+
+    #[test]
+    fn the_rules_of_two_policies_have_a_place() {
+        let policy = policy("list.example.").expect("a policy");
+        let file = FileRule { path: "/bin/true".into(), verdict: Rule::Deny };
+        let address =
+            AddressRule { address: "192.0.2.1".parse().expect("one"), verdict: Action::Deny };
+        let mut most = policy.clone();
+        most.file_rules = vec![file.clone(); MOST_RULES];
+        most.address_rules = vec![address; MOST_RULES];
+        most.check().expect("so many can be");
+        let (mut files, mut addresses) = (most.clone(), most);
+        files.file_rules.push(file);
+        fails(&files, "2049 rules for files");
+        addresses.address_rules.push(address);
+        fails(&addresses, "2049 rules for addresses");
     }
 }

@@ -39,6 +39,8 @@ impl Zone {
             } else if query.query_type() == RecordType::A {
                 let listed = RData::A(A::new(127, 0, 0, 2));
                 answer.add_answer(Record::from_rdata(query.name().clone(), self.ttl_s, listed));
+            } else {
+                answer.add_name_server(self.soa());
             }
         }
         Ok(answer.to_vec()?)

@@ -151,8 +151,7 @@ impl fmt::Display for Why {
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct Answer {
-    pub until_ns: u64,
-    pub ttl_ns: u64,
+    pub expires_ns: u64,
     pub action: u32,
     pub why: u32,
 }

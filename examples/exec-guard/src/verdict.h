@@ -16,6 +16,9 @@ enum {
 	BY_UNREACHABLE, /* nobody has answered */
 };
 
+/* Of expires_ns: long ago, and a sweep is about to remove it. */
+#define IS_SWEPT 1
+
 struct verdict {
 	__u64 expires_ns; /* of CLOCK_BOOTTIME; 0: it is asked for */
 	__u32 action;
@@ -33,8 +36,7 @@ struct {
 
 /* As the agent writes them. Who asks next finds also what came too late for whom it was for. */
 struct answer {
-	__u64 until_ns; /* nobody needs it any more */
-	__u64 ttl_ns;	/* from when it is applied, as that may be late */
+	__u64 expires_ns; /* as of the verdict that it becomes, however late that is */
 	__u32 action;
 	__u32 why;
 };
@@ -83,7 +85,7 @@ struct question {
 	__u32 let_in;	  /* the process */
 	__u64 put;	  /* how often */
 	__u64 again_ns;
-	__u64 until_ns;
+	__u64 began_ns; /* when it was looked at first */
 	char path[PATH_LENGTH];
 };
 
@@ -119,6 +121,7 @@ struct counts {
 	__u64 agent_full;  /* ... was not handed, for now */
 	__u64 learned;	   /* answers */
 	__u64 unreachable; /* questions that were given up */
+	__u64 forgotten;   /* ... or that were open when user space drained */
 	__u64 revoked;	   /* processes that the agent was told to stop, or that stopped at once */
 	__u64 expired;
 	__u64 created;
@@ -161,10 +164,14 @@ static __noinline void tell(const struct question *question, __u32 action, __u32
 	bpf_ringbuf_submit(event, 0);
 }
 
-static __always_inline void forget(const struct subject *subject)
+/* Is 0 if it was known, or asked for. */
+static __always_inline int forget(const struct subject *subject)
 {
-	if (!bpf_map_delete_elem(&verdicts, subject))
+	int err = bpf_map_delete_elem(&verdicts, subject);
+
+	if (!err)
 		bpf_wq_add(counts.removed, 1);
+	return err;
 }
 
 #endif

@@ -41,6 +41,14 @@ fn fork(number: Option<Pid>) -> Option<Pid> {
     }
 }
 
+/// Of a process, as /proc has it: `T` is stopped.
+#[track_caller]
+pub fn state(process: Pid) -> char {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).expect("it is there");
+    let (_, fields) = stat.rsplit_once(") ").expect("a command");
+    fields.chars().next().expect("a state")
+}
+
 impl Connected {
     /// Connects within a cgroup, by UDP. It is forked and executes nothing, which would take a
     /// hundred times longer in an emulated guest.
@@ -76,12 +84,9 @@ impl Connected {
         unsafe { libc::_exit(tried.is_err().into()) }
     }
 
-    /// As /proc has it: `T` is stopped.
     #[track_caller]
     pub fn state(&self) -> char {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).expect("it is there");
-        let (_, fields) = stat.rsplit_once(") ").expect("a command");
-        fields.chars().next().expect("a state")
+        state(self.pid)
     }
 
     /// Tells it to end, and says how it has.

@@ -14,6 +14,7 @@ use exec_guard::policy::Policy;
 use nix::sys::signal::Signal;
 use serial_test::serial;
 
+use crate::connected::state;
 use crate::ip;
 use crate::support::{Does, PINS, Place, Server, assert_nothing_is_left, can_run};
 
@@ -44,8 +45,8 @@ fn killed_under_load_it_stays_at_work_and_the_next_one_goes_on() {
         return;
     }
     let place = Place::new();
-    let [known, new] = ["127.10.0.1", "127.10.0.2"].map(ip);
-    let server = Server::new(&[known, new]);
+    let [known, new, other] = ["127.10.0.1", "127.10.0.2", "127.10.0.4"].map(ip);
+    let server = Server::new(&[known, new, other]);
     let policy = place.path("policy.toml");
     let program = place.program("program", "/bin/true");
     place.know(&program, Known::Bad);
@@ -61,6 +62,12 @@ fn killed_under_load_it_stays_at_work_and_the_next_one_goes_on() {
     assert_eq!(first.says(), format!("guards {}", cgroup.display()));
     assert!(place.may_connect(known));
     eventually("it is learned", || (!place.may_connect(known)).then_some(()));
+    // As by Ctrl-Z and fg: all that its threads wait for is interrupted.
+    first.signal(Signal::SIGSTOP);
+    eventually("it is stopped", || (state(first.pid()) == 'T').then_some(()));
+    first.signal(Signal::SIGCONT);
+    assert!(place.may_connect(other));
+    eventually("it still answers", || (!place.may_connect(other)).then_some(()));
 
     server.does(Does::Hold);
     let is_over = AtomicBool::new(false);
@@ -188,12 +195,49 @@ fn one_command_guards_a_cgroup_until_it_is_gone() {
 
     let mut running = run(&arguments);
     assert!(running.says().starts_with("guards"));
+    let pins = place.pins();
     let (code, said) = ends(&arguments);
     assert!(code == Some(1) && said.contains("another exec-guard guards"), "{code:?}: {said}");
     // The processes that were in it have ended, and may still be on their way.
+    running.signal(Signal::SIGKILL);
+    assert_eq!(running.ends(), None);
     eventually("it is empty", || fs::remove_dir(&cgroup).ok());
+    assert!(pins.exists(), "nobody was there to remove it");
+
+    // The next one has another number.
+    fs::create_dir(&cgroup).expect("it is made again");
+    let mut running = run(&arguments);
+    assert!(running.says().starts_with("guards"));
+    assert!(!pins.exists(), "it guards nothing any more");
+    fs::remove_dir(&cgroup).expect("it is empty");
     assert_eq!(running.ends(), Some(1));
     let said = std::iter::repeat_with(|| running.says()).find(|line| line.contains("is gone"));
     assert!(said.is_some());
     assert_nothing_is_left();
+}
+
+/// Where cgroup v2 is mounted.
+fn mounts() -> Vec<String> {
+    let mounts = fs::read_to_string("/proc/mounts").expect("it is there");
+    mounts.lines().filter(|line| line.contains(" cgroup2 ")).map(str::to_owned).collect()
+}
+
+#[test]
+#[serial]
+fn a_demo_that_is_ended_leaves_nothing() {
+    if !can_run() {
+        return;
+    }
+    // For the loopback interface.
+    let _place = Place::new();
+    let before = mounts();
+    let mut demo = Running::start(env!("CARGO_BIN_EXE_exec-guard"), &["demo"]);
+    let pinned = || fs::read_dir(PINS).expect("a bpffs").next().is_some();
+    eventually("it guards", || pinned().then_some(()));
+    demo.signal(Signal::SIGINT);
+    assert_eq!(demo.ends(), Some(1));
+    let said = std::iter::repeat_with(|| demo.says()).find(|line| line.contains("it was ended"));
+    assert!(said.is_some());
+    assert_nothing_is_left();
+    assert_eq!(mounts(), before);
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
+use std::time::Duration;
 
 use bpf_wq_tests::eventually;
 use exec_guard::database::Known;
@@ -10,6 +11,7 @@ use exec_guard::policy::Revoke;
 use exec_guard::subject::{Action, Subject, Why};
 use nix::sys::stat::Mode;
 use nix::sys::wait::WaitStatus;
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::mkfifo;
 use serial_test::serial;
 
@@ -31,6 +33,8 @@ fn who_was_let_in_is_stopped() {
         one_that_looks_when_the_answer_has_expired_is_stopped,
         one_that_has_the_number_of_another_one_is_stopped,
         who_was_not_let_in_is_not_stopped,
+        // It leaves a guard that is drained.
+        what_is_answered_as_it_ends_is_still_revoked,
     ]);
 }
 
@@ -94,9 +98,13 @@ fn one_that_looks_when_the_answer_has_expired_is_stopped(place: &Place) {
     let second = place.connect(&[address]);
     eventually("the second one waits for so long, too", || looked(20));
     server.does(Does::Answer);
+    eventually("it is answered", || (guarded.agent().answered == 1).then_some(()));
+    let answered = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME).expect("a clock"));
     for process in [&first, &second] {
         eventually("it is stopped", || (process.state() == 'T').then_some(()));
     }
+    let expires = Duration::from_nanos(guarded.expires_ns(place, &Subject::address(address)));
+    assert!(expires <= answered, "from then on: {expires:?}, and was answered at {answered:?}");
     guarded.leave();
 }
 
@@ -135,4 +143,23 @@ fn who_was_not_let_in_is_not_stopped(place: &Place) {
     assert_eq!(denied.ends(), WaitStatus::Exited(pid, 0));
     assert_eq!(guarded.numbers().revoked, 0);
     guarded.leave();
+}
+
+fn what_is_answered_as_it_ends_is_still_revoked(place: &Place) {
+    let [address, other] = ["127.24.0.1", "127.24.0.2"].map(ip);
+    let server = Server::new(&[address, other]);
+    let policy = place.policy(server.address, |policy| policy.connect.revoke = Revoke::Stop);
+    let mut guarded = Guarded::start(place, &policy);
+    server.does(Does::Hold);
+    let process = place.connect(&[address]);
+    // From then on its job looks once a second at most: the answer is there before.
+    eventually("it waits", || (guarded.retried() >= 10).then_some(()));
+    server.does(Does::Answer);
+    eventually("it is answered", || (guarded.agent().answered == 1).then_some(()));
+    server.does(Does::Hold);
+    place.connect(&[other]);
+    guarded.drain();
+    eventually("the agent did what it was told", || (process.state() == 'T').then_some(()));
+    let numbers = guarded.numbers();
+    assert_eq!((numbers.revoked, numbers.forgotten), (1, 1), "{numbers:?}");
 }

@@ -15,6 +15,7 @@ fn no_service_is_waited_for_or_believed() {
     check(&[
         what_is_no_answer_is_not_believed,
         a_server_that_is_down_is_asked_again_when_the_policy_says_so,
+        a_server_that_is_slow_holds_up_no_file,
         a_flood_is_decided_by_default_and_nothing_that_was_accepted_is_lost,
         // Its questions stay in the ring.
         without_an_agent_the_workqueue_gives_up,
@@ -23,7 +24,7 @@ fn no_service_is_waited_for_or_believed() {
 
 fn what_is_no_answer_is_not_believed(place: &Place) {
     let forged_first = ip("127.5.5.5");
-    let lied_about = (1..=7).map(|n| ip(&format!("127.5.0.{n}")));
+    let lied_about = (1..=9).map(|n| ip(&format!("127.5.0.{n}")));
     // Right answers would be that they are listed.
     let lied_about: Vec<_> = lied_about.chain([forged_first]).collect();
     let server = Server::new(&lied_about);
@@ -32,7 +33,15 @@ fn what_is_no_answer_is_not_believed(place: &Place) {
         policy.addresses.timeout_ms = 500;
     });
     let guarded = Guarded::start(place, &policy);
-    let lies = [Does::Garbage, Does::OtherNumber, Does::OtherName, Does::OutOfRange, Does::Cut];
+    let lies = [
+        Does::Garbage,
+        Does::OtherNumber,
+        Does::OtherName,
+        Does::OutOfRange,
+        Does::OtherRecord,
+        Does::Nothing,
+        Does::Cut,
+    ];
     for (n, does) in lies.into_iter().chain([Does::Fail, Does::Hold]).enumerate() {
         server.does(does);
         let address = lied_about[n];
@@ -101,7 +110,23 @@ fn without_an_agent_the_workqueue_gives_up(place: &Place) {
     guarded.leave();
 }
 
-/// More than the queue's 1024 and what the ring holds, of which those that ask hold the rest.
+fn a_server_that_is_slow_holds_up_no_file(place: &Place) {
+    let server = Server::new(&[]);
+    let program = place.program("program", "/bin/true");
+    let guarded = Guarded::start(place, &place.policy(server.address, |_| {}));
+    server.does(Does::Hold);
+    // More than there are threads that ask.
+    let held: Vec<_> = (0..200).map(|n| Ipv4Addr::from(0x7f07_0100 + n).into()).collect();
+    place.connect(&held);
+    assert!(place.may_run(&program));
+    let verdict = guarded.learns(&guarded.executed(&program));
+    assert_eq!(verdict, (Action::Allow, Why::Answer));
+    assert_eq!(guarded.numbers().learned, 1, "nothing else is answered");
+    server.does(Does::Answer);
+    guarded.leave();
+}
+
+/// More than the queue's 1024, and the ring holds fewer.
 const FLOOD: usize = 1300;
 
 fn flood() -> Vec<IpAddr> {
@@ -111,8 +136,8 @@ fn flood() -> Vec<IpAddr> {
 fn a_flood_is_decided_by_default_and_nothing_that_was_accepted_is_lost(place: &Place) {
     let addresses = flood();
     let server = Server::new(&addresses);
-    let guarded = Guarded::start(place, &place.policy(server.address, |_| {}));
-    server.does(Does::Hold);
+    let policy = place.policy(server.address, |_| {});
+    let mut guarded = Guarded::without_agent(place, &policy);
     let connected = place.connect(&addresses);
     assert!(connected.allowed.iter().all(|allowed| *allowed), "it is the default");
     let numbers = guarded.numbers();
@@ -122,7 +147,7 @@ fn a_flood_is_decided_by_default_and_nothing_that_was_accepted_is_lost(place: &P
     eventually("the ring is full", || (guarded.numbers().agent_full > 0).then_some(()));
     assert_eq!(numbers.learned, 0);
 
-    server.does(Does::Answer);
+    guarded.start_agent(&policy);
     eventually("all are answered", || (guarded.questions().0 == 0).then_some(()));
     let numbers = guarded.numbers();
     assert_eq!((numbers.learned, numbers.unreachable), (1024, 0), "{numbers:?}");

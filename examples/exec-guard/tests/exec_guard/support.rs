@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use bpf_wq::Counters;
-use bpf_wq_tests::{eventually, needs_bpf_wq, needs_config};
+use bpf_wq_tests::{DEADLINE, eventually, needs, needs_bpf_wq, needs_config};
 use exec_guard::agent::{Agent, AgentNumbers};
 use exec_guard::cgroup::Own;
 use exec_guard::database::{self, Known};
@@ -22,6 +22,7 @@ use exec_guard::guard::{Guard, Numbers};
 use exec_guard::policy::Policy;
 use exec_guard::server::Zone;
 use exec_guard::subject::{Action, Subject, Why};
+use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
@@ -34,7 +35,9 @@ pub const PINS: &str = "/sys/fs/bpf";
 pub const ZONE: &str = "list.test.";
 
 pub fn can_run() -> bool {
-    needs_bpf_wq() && needs_config("CONFIG_BPF_LSM", "LSM programs decide")
+    needs_bpf_wq()
+        && needs((6, 11), "an inode's i_ctime_sec was added in 6.11 (3aa63a569c64)")
+        && needs_config("CONFIG_BPF_LSM", "LSM programs decide")
 }
 
 /// With a database of its own.
@@ -127,7 +130,8 @@ impl Place {
     #[track_caller]
     pub fn know(&self, path: &Path, known: Known) {
         let mut file = fs::File::open(path).expect("it is there");
-        let digest = digest::of_contents(&mut file).expect("it can be read");
+        let digest =
+            digest::of_contents(&mut file, &AtomicBool::new(false)).expect("it can be read");
         database::write(&self.database(), &[(digest, known)]).expect("it is written");
     }
 
@@ -192,11 +196,21 @@ impl Place {
         self.connect(&[address]).allowed[0]
     }
 
-    /// Ends the guard that checks have left at work.
+    /// Where the guard is pinned.
+    #[track_caller]
+    pub fn pins(&self) -> PathBuf {
+        let cgroup = fs::metadata(self.own.path()).expect("it is there");
+        Path::new(PINS).join(format!("exec-guard-{}", cgroup.ino()))
+    }
+
+    /// Ends the guard that checks have left at work, or drained.
     #[track_caller]
     pub fn end(self) {
-        let nobody = "127.0.0.1:9".parse().expect("an address");
-        stop(start(&self, &self.policy(nobody, |_| {})));
+        for pin in bpf_wq::clear_pins(self.pins(), None, DEADLINE).expect("they are removed") {
+            assert!(pin.drained.is_complete(), "{}", pin.drained);
+        }
+        fs::remove_dir(self.pins()).expect("it is empty");
+        assert_nothing_is_left();
     }
 }
 
@@ -218,10 +232,9 @@ pub fn check(checks: &[fn(&Place)]) {
 /// A test that fails leaves nothing to others.
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Ok(cgroup) = fs::metadata(self.own.path()) {
-            let pins = Path::new(PINS).join(format!("exec-guard-{}", cgroup.ino()));
-            let _none = bpf_wq::clear_pins(&pins, None, Duration::ZERO);
-            let _none = fs::remove_dir(pins);
+        if self.own.path().exists() {
+            let _none = bpf_wq::clear_pins(self.pins(), None, Duration::ZERO);
+            let _none = fs::remove_dir(self.pins());
         }
     }
 }
@@ -240,6 +253,10 @@ pub enum Does {
     OtherName,
     /// An address that means nothing.
     OutOfRange,
+    /// An address of another name.
+    OtherRecord,
+    /// No records, as to say to ask another server.
+    Nothing,
     /// Half of it.
     Cut,
     /// SERVFAIL.
@@ -326,13 +343,16 @@ fn answers(zone: &Zone, question: &[u8], does: Does) -> Vec<Vec<u8>> {
             let at = wrong.len() - 2;
             wrong[at] = 255;
         }
-        Does::Cut => wrong[2] |= 2,
-        Does::Fail => {
+        // The record's name, which points at the question's: one without its first label.
+        Does::OtherRecord => wrong[question.len() + 1] += 1 + question[12],
+        Does::Nothing | Does::Fail => {
             wrong.truncate(question.len());
-            // Without records.
             wrong[6..12].fill(0);
-            wrong[3] = wrong[3] & 0xf0 | 2;
+            if does == Does::Fail {
+                wrong[3] = wrong[3] & 0xf0 | 2;
+            }
         }
+        Does::Cut => wrong[2] |= 2,
     }
     if does == Does::ForgedFirst { vec![wrong, right] } else { vec![wrong] }
 }
@@ -406,6 +426,17 @@ impl Guarded {
         eventually("it is known", verdict)
     }
 
+    /// When a verdict expires, or has expired, as nanoseconds of CLOCK_BOOTTIME.
+    #[track_caller]
+    pub fn expires_ns(&self, place: &Place, subject: &Subject) -> u64 {
+        let pins = bpf_wq::pins(place.pins()).expect("a directory of pins");
+        let verdicts = pins[0].path.join("maps/verdicts");
+        let verdicts = MapHandle::from_pinned_path(verdicts).expect("the map");
+        let verdict = verdicts.lookup(bytemuck::bytes_of(subject), MapFlags::ANY);
+        let verdict = verdict.expect("the map can be read").expect("it is there");
+        u64::from_ne_bytes(verdict[..8].try_into().expect("its first member"))
+    }
+
     /// A file, as it is executed.
     #[track_caller]
     pub fn executed(&self, path: &Path) -> Subject {
@@ -418,18 +449,19 @@ impl Guarded {
         self.guard.opener().expect("an opener").open(path).expect("it is there").1
     }
 
+    /// Ends the agent as Ctrl-C does: no question is open any more.
+    #[track_caller]
+    pub fn drain(&mut self) {
+        let agent = self.agent.take().expect("it was started");
+        agent.drain(&self.guard).expect("it is drained");
+        assert_eq!(self.questions().0, 0);
+    }
+
     /// Leaves it at work for the next check, when no question of this one is open.
     #[track_caller]
     pub fn leave(self) {
         eventually("no question is open", || (self.questions().0 == 0).then_some(()));
     }
-}
-
-#[track_caller]
-fn stop(guard: Guard) {
-    let drained = guard.stop().expect("it stops");
-    assert!(drained.is_complete(), "{drained}");
-    assert_nothing_is_left();
 }
 
 #[track_caller]
