@@ -463,6 +463,31 @@ fn killed_under_load_it_stays_at_work_and_the_next_one_tells_the_rest() {
     free.remove();
 }
 
+/// Each line is one too many: the first one when it shows, and the next one when it stops.
+#[test]
+#[serial]
+fn what_cannot_be_printed_ends_it_and_leaves_nothing() {
+    if !can_run() {
+        return;
+    }
+    let free = Free::new();
+    let mut first = free.run(&[]);
+    assert!(first.says().starts_with("looks at"));
+    first.signal(Signal::SIGKILL);
+    assert_eq!(first.ends(), None);
+    for addresses in ["3", "4", "5"] {
+        ends(free.visit(&["--addresses", addresses]));
+    }
+    let cgroup = free.cgroup.to_str().expect("UTF-8");
+    let print = ["-c", "exec \"$@\" > /dev/full", "sh", RECLAIM, "run", "--cgroup", cgroup];
+    let mut running = Running::start("sh", &print);
+    assert!(running.says().starts_with("goes on"));
+    let said = running.says();
+    assert!(said.starts_with("reclaim: cannot print: No space left"), "{said}");
+    assert_eq!(running.ends(), Some(1));
+    free.remove();
+}
+
 #[test]
 #[serial]
 fn ctrl_c_waits_for_what_has_ended_and_forgets_what_lives() {
