@@ -21,12 +21,25 @@ pub fn show(settings: &Settings) -> Result<()> {
     println!("{}, a keyboard whose descriptor is wrong: Shift and a are pressed", device.name);
     shift_a(&simulated, &mut open(&device)?, 1)?;
     let keyboard = Keyboard::start(&device, settings, Path::new("/sys/fs/bpf"))?;
-    let mut events = open(&device)?;
+    let shown = show_keys(settings, &simulated, &device, &keyboard);
+    let drained = keyboard.stop();
+    shown?;
+    println!("{}", drained?);
+    Ok(())
+}
+
+fn show_keys(
+    settings: &Settings,
+    simulated: &Simulated,
+    device: &Device,
+    keyboard: &Keyboard,
+) -> Result<()> {
+    let mut events = open(device)?;
     println!("with the programs, which fix it:");
-    shift_a(&simulated, &mut events, 2)?;
+    shift_a(simulated, &mut events, 2)?;
 
     println!("\n{} is pressed, and types {:?}:", settings.key, settings.text.to_string());
-    tap(&simulated, settings.key.usage())?;
+    tap(simulated, settings.key.usage())?;
     let shifts = settings.text.keys.iter().filter(|(modifiers, _)| *modifiers != 0).count();
     let mut before = None;
     for _ in 0..2 * (settings.text.keys.len() + shifts) {
@@ -42,7 +55,7 @@ pub fn show(settings: &Settings) -> Result<()> {
     }
 
     println!("\nCaps Lock is pressed:");
-    tap(&simulated, CAPS_LOCK)?;
+    tap(simulated, CAPS_LOCK)?;
     for _ in 0..2 {
         println!("  {}", next(&mut events)?);
     }
@@ -66,7 +79,6 @@ pub fn show(settings: &Settings) -> Result<()> {
         simulated.requests(),
         now.wrong
     );
-    println!("{}", keyboard.stop()?);
     Ok(())
 }
 

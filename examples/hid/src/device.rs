@@ -1,10 +1,12 @@
 //! The HID devices of this machine.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 
 const DEVICES: &str = "/sys/bus/hid/devices";
 
@@ -66,6 +68,21 @@ impl Device {
     /// Whether it is there.
     pub fn is_there(&self) -> bool {
         self.path.exists()
+    }
+
+    /// Keeps other processes from the same until it is dropped, or this process has ended: two would
+    /// change each other's text, and the first to end would stop both.
+    ///
+    /// # Errors
+    ///
+    /// If another process has it, or it is gone.
+    pub fn claim(&self) -> Result<Flock<File>> {
+        let directory = File::open(&self.path).with_context(|| format!("{} is gone", self.name))?;
+        let locked = Flock::lock(directory, FlockArg::LockExclusiveNonblock);
+        locked.map_err(|(_, errno)| match errno {
+            Errno::EWOULDBLOCK => anyhow!("another process has {}: end it first", self.name),
+            errno => anyhow!("cannot lock {}: {errno}", self.path.display()),
+        })
     }
 
     /// Fails if it does not say that it is a keyboard.

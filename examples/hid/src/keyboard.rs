@@ -103,7 +103,7 @@ impl Keyboard {
     /// If it is no keyboard, has a program that fixes its descriptor, or the kernel has no HID-BPF.
     pub fn start(device: &Device, settings: &Settings, pins: &Path) -> Result<Self> {
         device.must_be_keyboard()?;
-        clear_gone(pins)?;
+        clear_gone(pins);
         let directory = pins.join(format!("hid-{:04x}", device.id));
         let mut storage = MaybeUninit::uninit();
         let mut open = HidSkelBuilder::default().open(&mut storage)?;
@@ -117,7 +117,11 @@ impl Keyboard {
         let taken_over = taken_over.with_context(|| {
             // It stays if there is something in it.
             let _removed = fs::remove_dir(&directory);
-            format!("cannot work on {}, on which one such program can", device.name)
+            format!(
+                "cannot work on {} (if another program fixes its descriptor, end that first: \
+                 `bpftool struct_ops list` has them)",
+                device.name
+            )
         })?;
         let pinned = taken_over.pinned;
         if !taken_over.is_new {
@@ -178,7 +182,9 @@ impl Keyboard {
             self.pinned.path().parent().context("a pin without a directory")?.to_owned();
         // Before the programs are detached: with them the kernel takes the keyboard away from
         // whoever reads it, to read its descriptor again. What is left is told by the drain below.
-        let _left = self.pinned.executor::<[u32; 2]>("macros")?.drain(DEADLINE);
+        if let Ok(macros) = self.pinned.executor::<[u32; 2]>("macros") {
+            let _left = macros.drain(DEADLINE);
+        }
         let drained = self.pinned.stop(DEADLINE)?;
         fs::remove_dir(&directory)
             .with_context(|| format!("cannot remove {}", directory.display()))?;
@@ -192,19 +198,17 @@ fn set(map: &impl MapCore, settings: &Settings) {
 }
 
 /// Removes what a process that was killed has left of keyboards that are gone: no other keyboard
-/// will have their numbers.
-fn clear_gone(pins: &Path) -> Result<()> {
-    let there = Device::all()?;
+/// will have their numbers. What cannot be removed is no reason not to start: it is another one's, or
+/// a process that ends removes it just now.
+fn clear_gone(pins: &Path) {
     // Whether there are pins at all is for take_over() to say.
-    let Ok(entries) = fs::read_dir(pins) else { return Ok(()) };
+    let (Ok(there), Ok(entries)) = (Device::all(), fs::read_dir(pins)) else { return };
     for directory in entries.flatten().map(|entry| entry.path()) {
         let name = directory.file_name().and_then(OsStr::to_str).unwrap_or_default();
         let id = name.strip_prefix("hid-").and_then(|id| u32::from_str_radix(id, 16).ok());
         if id.is_some_and(|id| there.iter().all(|device| device.id != id)) {
-            let _lost = clear_pins(&directory, None, DEADLINE)?;
-            fs::remove_dir(&directory)
-                .with_context(|| format!("cannot remove {}", directory.display()))?;
+            let _lost = clear_pins(&directory, None, DEADLINE);
+            let _removed = fs::remove_dir(&directory);
         }
     }
-    Ok(())
 }

@@ -75,7 +75,11 @@ fn end_by_signal() -> Result<()> {
 }
 
 fn list() -> Result<()> {
-    for device in Device::all()? {
+    let devices = Device::all()?;
+    if devices.is_empty() {
+        eprintln!("there are no HID devices");
+    }
+    for device in devices {
         println!("{}  {}", device.name, device.label());
     }
     Ok(())
@@ -83,13 +87,15 @@ fn list() -> Result<()> {
 
 fn run(device: &str, settings: &Settings, pins: &Path, json: bool) -> Result<()> {
     let device = Device::find(device)?;
+    let _claim = device.claim()?;
     let keyboard = Keyboard::start(&device, settings, pins)?;
     let how = if keyboard.is_new() { "works" } else { "goes on to work" };
     eprintln!("{how} on {}: {} types {:?}", device.name, settings.key, settings.text.to_string());
     let shown = show(&keyboard, json);
     let is_there = keyboard.is_there();
-    let drained = keyboard.stop()?;
+    let drained = keyboard.stop();
     shown?;
+    let drained = drained?;
     if !is_there {
         bail!("{} is gone; {drained}", device.name);
     }

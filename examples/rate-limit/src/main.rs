@@ -15,7 +15,7 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use rate_limit::comparison::{Cleaning, Machine, cost, course, report};
 use rate_limit::flood::Flood;
-use rate_limit::limiter::{Limiter, Limits};
+use rate_limit::limiter::{self, Limiter, Limits};
 use rate_limit::maps::Numbers;
 use rate_limit::network::{LIMITED, Network};
 use rate_limit::sweeper;
@@ -102,14 +102,16 @@ fn end_by_signal() -> Result<()> {
 }
 
 fn run(interface: &str, limits: &Limits, pins: &Path, json: bool) -> Result<()> {
+    let _claim = limiter::claim(interface)?;
     let limiter = Limiter::start(interface, limits, pins)?;
     let how = if limiter.is_new() { "limits" } else { "goes on to limit" };
     eprintln!("{how} {interface} to {} packets a second of a source", limits.rate);
     let shown = show(&limiter, json);
-    let is_attached = limiter.is_attached()?;
-    let last_sweep = limiter.stop()?;
+    let is_attached = limiter.is_attached();
+    let last_sweep = limiter.stop();
     shown?;
-    if !is_attached {
+    let last_sweep = last_sweep?;
+    if !is_attached? {
         bail!("{interface} is gone, or another program has taken its place");
     }
     eprintln!("{interface} is not limited any more; {last_sweep}");
@@ -153,7 +155,6 @@ fn line(before: &Numbers, now: &Numbers) -> String {
 }
 
 fn demo() -> Result<()> {
-    const SECONDS: u32 = 5;
     let limits = Limits { sources: 128.try_into()?, ..Limits::DEFAULT };
     let network = Network::join()?;
     let limiter = Limiter::start(LIMITED, &limits, Path::new("/sys/fs/bpf"))?;
@@ -163,7 +164,16 @@ fn demo() -> Result<()> {
          one each, and of one that sends half of what it may.\n",
         limits.rate, limits.sources, limits.sweep_ms
     );
-    let mut flood = Flood::new(&network, Duration::from_secs(2) / limits.rate.get())?;
+    let shown = show_flood(&network, &limits, &limiter);
+    let last_sweep = limiter.stop();
+    shown?;
+    println!("{}", last_sweep?);
+    Ok(())
+}
+
+fn show_flood(network: &Network, limits: &Limits, limiter: &Limiter) -> Result<()> {
+    const SECONDS: u32 = 5;
+    let mut flood = Flood::new(network, Duration::from_secs(2) / limits.rate.get())?;
     let mut before = limiter.numbers()?;
     let began = Instant::now();
     for second in 1..=SECONDS {
@@ -189,7 +199,6 @@ fn demo() -> Result<()> {
         numbers.sources(),
         numbers.bytes
     );
-    println!("{}", limiter.stop()?);
     Ok(())
 }
 

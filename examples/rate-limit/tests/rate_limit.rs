@@ -4,13 +4,14 @@ use std::fs;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use bpf_wq_tests::{Running, eventually, needs_bpf_wq, needs_config};
 use libbpf_rs::MapCore as _;
 use nix::sys::signal::Signal;
 use rate_limit::flood::{Flood, KNOWN};
-use rate_limit::limiter::{Limiter, Limits};
+use rate_limit::limiter::{Limiter, Limits, directory_name};
 use rate_limit::maps::{Maps, Numbers};
 use rate_limit::network::{LIMITED, Network, received};
 use rate_limit::others::Other;
@@ -49,7 +50,7 @@ fn numbers(limiter: &Limiter) -> Numbers {
 
 /// Of the limiter's pins.
 fn directory() -> PathBuf {
-    Path::new(PINS).join(format!("rate-limit-{LIMITED}"))
+    Path::new(PINS).join(directory_name(LIMITED).expect("a namespace"))
 }
 
 #[track_caller]
@@ -105,8 +106,8 @@ fn go_on(flood: &mut Flood<'_>, maps: &Maps) -> Numbers {
 }
 
 /// Half of what it may send, and none of it is lost.
-const KNOWN_RATE: u32 = 1000;
-const KNOWN_PERIOD: Duration = Duration::from_millis(2);
+const KNOWN_RATE: u32 = 100;
+const KNOWN_PERIOD: Duration = Duration::from_millis(20);
 
 /// So many spoofed sources, of which a map of 1024 holds few.
 const SPOOFED: u32 = 5_000;
@@ -118,11 +119,16 @@ fn a_flood_of_spoofed_sources_takes_no_more_memory_and_nothing_from_a_known_one(
         return;
     }
     let network = network();
-    // As many tokens as it sends packets, in case that this machine stands still.
-    let limiter = start(&limits(KNOWN_RATE, 10_000, 1024, 10));
+    // So few tokens that it would lose packets if it shared them with the flood.
+    let limiter = start(&limits(KNOWN_RATE, 200, 1024, 10));
     let before = numbers(&limiter);
     let mut flood = Flood::new(&network, KNOWN_PERIOD).expect("sockets");
-    // It is known before it begins.
+    // It is known before it begins, and has sent so much that it is not forgotten for two seconds: a
+    // fast machine fills the map meanwhile.
+    for _ in 0..100 {
+        network.send(KNOWN, PORT).expect("it is sent");
+    }
+    seen(limiter.maps(), 100);
     flood.known.go_on().expect("it is sent");
     let mut most = 0;
     while flood.spoofed < SPOOFED {
@@ -329,6 +335,62 @@ fn another_size_replaces_the_one_that_is_there() {
 
 #[test]
 #[serial]
+fn a_size_that_cannot_be_leaves_the_one_that_is_there() {
+    if !can_run() {
+        return;
+    }
+    let _network = network();
+    drop(start(&limits(1, 10, 64, 10)));
+    let failed = Limiter::start(LIMITED, &limits(1, 10, u32::MAX, 10), Path::new(PINS));
+    let said = format!("{:#}", failed.expect_err("no map has so many elements"));
+    assert!(said.starts_with("cannot replace the limiter of limited"), "{said}");
+    let again = start(&limits(1, 10, 64, 10));
+    assert!(!again.is_new() && again.is_attached().expect("it can be asked"));
+    stop(again);
+}
+
+#[test]
+#[serial]
+fn an_interface_of_the_same_name_in_another_namespace_has_its_own() {
+    if !can_run() {
+        return;
+    }
+    let _network = network();
+    let first = start(&limits(1, 10, 64, 10));
+    thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let _network = network();
+            let second = start(&limits(1, 10, 64, 10));
+            assert!(second.is_new());
+            assert!(second.stop().expect("it stops").is_complete());
+            assert!(!directory().exists());
+        });
+        other.join().expect("it does not fail");
+    });
+    assert!(first.is_attached().expect("it can be asked"));
+    stop(first);
+}
+
+#[test]
+#[serial]
+fn one_process_limits_an_interface() {
+    if !can_run() {
+        return;
+    }
+    let _network = network();
+    let mut first = run(&[LIMITED]);
+    assert!(first.says().starts_with("limits limited"));
+    let mut second = run(&[LIMITED, "--rate", "7"]);
+    let said = second.says();
+    assert_eq!(said, "rate-limit: another process limits limited: end it first");
+    assert_eq!(second.ends(), Some(1));
+    first.signal(Signal::SIGINT);
+    assert_eq!(first.ends(), Some(0));
+    assert_nothing_is_left();
+}
+
+#[test]
+#[serial]
 fn an_interface_that_goes_away_ends_it() {
     if !can_run() {
         return;
@@ -353,6 +415,12 @@ fn bad_input_is_told_and_leaves_nothing() {
     assert_eq!(running.ends(), Some(1));
     for arguments in [&[LIMITED, "--rate", "0"][..], &[LIMITED, "--sources", "many"], &[]] {
         assert_eq!(run(arguments).ends(), Some(2), "{arguments:?}");
+    }
+    for (option, most) in [("--rate", 1_000_000_000_u32), ("--sources", 1 << 24)] {
+        let mut running = run(&[LIMITED, option, &(most + 1).to_string()]);
+        let said = running.says();
+        assert!(said.contains(&format!("{most} is the most")), "{said}");
+        assert_eq!(running.ends(), Some(2));
     }
     let _network = network();
     let plain = tempfile::tempdir().expect("a directory");

@@ -7,10 +7,6 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_tracing.h>
 
-#ifndef EEXIST
-#define EEXIST 17
-#endif
-
 struct bpf_spin_lock {
 	__u32 val;
 };

@@ -68,23 +68,31 @@ static IS_OVER: AtomicBool = AtomicBool::new(false);
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Action::Run { cgroup: Some(cgroup), limits, pins, json, .. } => {
-            end_by_signal().and_then(|()| run_cgroup(&cgroup, &limits, &pins, json))
-        }
-        Action::Run { limits, pins, json, command, .. } => {
-            end_by_signal().and_then(|()| run_command(&command, &limits, &pins, json))
-        }
         // SAFETY: no thread was started: what handles signals would be one.
         Action::Visit(visit) => unsafe { visit.run() },
-        Action::Demo => own_program().and_then(|program| demo::run(&program)),
-        Action::Figures { rounds } => own_program()
-            .and_then(|program| measure::figures(&program, &figures::results(), rounds.into())),
+        command => end_by_signal().and_then(|()| act(command)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("reclaim: {error:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(command: Action) -> Result<()> {
+    match command {
+        Action::Run { cgroup: Some(cgroup), limits, pins, json, .. } => {
+            run_cgroup(&cgroup, &limits, &pins, json)
+        }
+        Action::Run { limits, pins, json, command, .. } => {
+            run_command(&command, &limits, &pins, json)
+        }
+        Action::Visit(_) => unreachable!("it runs without what handles signals"),
+        Action::Demo => demo::run(&own_program()?, &IS_OVER),
+        Action::Figures { rounds } => {
+            measure::figures(&own_program()?, &figures::results(), rounds.into(), &IS_OVER)
         }
     }
 }

@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::mem::MaybeUninit;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -138,12 +139,28 @@ const ENTRIES: [u32; 6] = [1, 10, 100, 1000, 10_000, 100_000];
 ///
 /// # Errors
 ///
-/// If a process fails, or something cannot be written.
-pub fn figures(program: &Path, results: &Path, rounds: usize) -> Result<()> {
+/// If a process fails, something cannot be written, or it is over before its end.
+pub fn figures(program: &Path, results: &Path, rounds: usize, is_over: &AtomicBool) -> Result<()> {
     network::join()?;
     let mut storage = (MaybeUninit::uninit(), MaybeUninit::uninit());
     let inline = Place::new(&mut storage.0, Freed::Inline)?;
-    let deferred = Place::new(&mut storage.1, Freed::Deferred)?;
+    let rows = Place::new(&mut storage.1, Freed::Deferred).and_then(|deferred| {
+        let rows = measure(program, (&inline, &deferred), rounds, is_over);
+        let removed = deferred.remove();
+        rows.and_then(|rows| removed.map(|()| rows))
+    });
+    let removed = inline.remove();
+    let rows = rows?;
+    removed?;
+    write(results, &rows)
+}
+
+fn measure(
+    program: &Path,
+    (inline, deferred): (&Place<'_>, &Place<'_>),
+    rounds: usize,
+    is_over: &AtomicBool,
+) -> Result<Vec<Row>> {
     println!("Medians of {rounds} exits each, in microseconds.\n");
     println!("         |    program for exits    |     until it was reaped");
     println!(" entries |     inline    deferred  |     inline    deferred");
@@ -152,6 +169,9 @@ pub fn figures(program: &Path, results: &Path, rounds: usize) -> Result<()> {
         let mut exits = (Vec::new(), Vec::new());
         // One after the other, so that whatever else the machine does meets both.
         for _ in 0..rounds {
+            if is_over.load(Ordering::Relaxed) {
+                bail!("interrupted: nothing was written");
+            }
             exits.0.push(inline.exit(program, entries)?);
             exits.1.push(deferred.exit(program, entries)?);
         }
@@ -171,9 +191,7 @@ pub fn figures(program: &Path, results: &Path, rounds: usize) -> Result<()> {
         );
         rows.push(row);
     }
-    inline.remove()?;
-    deferred.remove()?;
-    write(results, &rows)
+    Ok(rows)
 }
 
 fn write(results: &Path, rows: &[Row]) -> Result<()> {

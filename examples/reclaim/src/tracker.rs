@@ -232,7 +232,8 @@ impl Tracker {
     ///
     /// # Errors
     ///
-    /// If the ring cannot be read, and what `tell` returns: then the next process is told of later.
+    /// If the ring cannot be read, and what `tell` returns: then this process is told of no more, and
+    /// the next one later.
     pub fn ended(&self, wait: Duration, tell: impl FnMut(Summary) -> Result<()>) -> Result<()> {
         read(&self.summaries, wait, tell)
     }
@@ -251,28 +252,37 @@ impl Tracker {
         &self.entries
     }
 
-    /// Detaches it, waits for what is still to be told of processes that have ended, and removes it.
+    /// Detaches it, waits for what is still to be told of processes that have ended, and removes it:
+    /// also if they cannot be told of.
     ///
     /// # Errors
     ///
-    /// If something cannot be read or removed.
+    /// If something cannot be read or removed, and what `tell` returns first: from then on nobody is
+    /// told.
     pub fn stop(self, mut tell: impl FnMut(Summary) -> Result<()>) -> Result<Stopped> {
         let until = Instant::now() + DEADLINE;
+        let mut told = Ok(());
         loop {
             // The work may wait for a place in the ring: who waits for the work has to read.
             let drained = self.pinned.drain(Duration::from_millis(50))?;
-            self.ended(Duration::ZERO, &mut tell)?;
+            let read = self.ended(Duration::ZERO, |summary| {
+                if told.is_ok() {
+                    told = tell(summary);
+                }
+                Ok(())
+            });
+            told = told.and(read);
             if drained.is_complete() || Instant::now() > until {
                 break;
             }
         }
-        let numbers = self.numbers()?;
         let directory =
             self.pinned.path().parent().context("a pin without a directory")?.to_owned();
         let drained = self.pinned.stop(Duration::ZERO)?;
         fs::remove_dir(&directory)
             .with_context(|| format!("cannot remove {}", directory.display()))?;
-        Ok(Stopped { drained, numbers })
+        told?;
+        Ok(Stopped { drained, numbers: Numbers::read(&self.tracked)? })
     }
 }
 

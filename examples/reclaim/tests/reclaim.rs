@@ -355,28 +355,66 @@ fn what_there_is_no_place_for_is_counted() {
 
 /// The fastest of some exits, with what was freed where.
 fn fastest(place: &Place<'_>, entries: u32) -> Exit {
-    let exits = (0..3).map(|_| place.exit(Path::new(RECLAIM), entries).expect("it ends"));
+    let exits = (0..5).map(|_| place.exit(Path::new(RECLAIM), entries).expect("it ends"));
     exits.min_by_key(|exit| exit.program_ns).expect("some")
 }
 
 #[test]
 #[serial]
 fn an_exit_frees_nothing_and_does_not_wait_for_what_there_is_to_free() {
-    const MANY: u32 = 10_000;
+    /// A thousand times as many make inline's exit a hundred times as long and more.
+    const GROWS: u64 = 20;
+    let (few, many) = (10, 10_000);
     if !can_run() {
         return;
     }
     let mut storage = (MaybeUninit::uninit(), MaybeUninit::uninit());
     let inline = Place::new(&mut storage.0, Freed::Inline).expect("it starts");
     let deferred = Place::new(&mut storage.1, Freed::Deferred).expect("it starts");
-    let (inlined, later) = (fastest(&inline, MANY), fastest(&deferred, MANY));
-    assert_eq!((inlined.freed_by_owner, inlined.freed_by_worker), (MANY.into(), 0), "{inlined:?}");
-    assert_eq!((later.freed_by_owner, later.freed_by_worker), (0, MANY.into()), "{later:?}");
-    assert!(inlined.program_ns > 5 * later.program_ns, "{inlined:?} {later:?}");
+    let of = |place| [few, many].map(|entries| fastest(place, entries));
+    let (inlined, later) = (of(&inline), of(&deferred));
+    let freed = |exits: [Exit; 2]| exits.map(|exit| (exit.freed_by_owner, exit.freed_by_worker));
+    assert_eq!(freed(inlined), [(few.into(), 0), (many.into(), 0)], "{inlined:?}");
+    assert_eq!(freed(later), [(0, few.into()), (0, many.into())], "{later:?}");
+    let grows = |[few, many]: [Exit; 2]| many.program_ns > GROWS * few.program_ns;
+    assert!(grows(inlined) && !grows(later), "{inlined:?} {later:?}");
+    assert!(inlined[1].program_ns > 5 * later[1].program_ns, "{inlined:?} {later:?}");
     for place in [inline, deferred] {
         place.remove().expect("it is empty");
     }
     assert_nothing_is_left();
+}
+
+fn cgroups() -> BTreeSet<PathBuf> {
+    let made = Cgroup::create().expect("a cgroup");
+    let beside = fs::read_dir(made.path().parent().expect("a cgroup")).expect("it is there");
+    let beside: BTreeSet<_> = beside.flatten().map(|entry| entry.path()).collect();
+    let made = made.path().to_owned();
+    fs::remove_dir(&made).expect("it is empty");
+    beside.into_iter().filter(|path| *path != made && path.is_dir()).collect()
+}
+
+#[test]
+#[serial]
+fn what_is_shown_and_measured_leaves_nothing_when_it_is_interrupted() {
+    if !can_run() {
+        return;
+    }
+    let before = cgroups();
+    for action in ["demo", "figures"] {
+        let mut running = Running::start(RECLAIM, &[action]);
+        let is_loaded = || {
+            let mut programs = libbpf_rs::query::ProgInfoIter::default();
+            programs.any(|program| program.name == "exit_deferred")
+        };
+        eventually("it is at work", || is_loaded().then_some(()));
+        running.signal(Signal::SIGINT);
+        assert_eq!(running.ends(), Some(1), "{action}");
+        let said = running.says();
+        assert!(said.starts_with("reclaim: interrupted"), "{said}");
+        assert_eq!(cgroups(), before, "{action}");
+        assert_nothing_is_left();
+    }
 }
 
 /// A cgroup that nobody looks at, and a file for what is printed.
@@ -460,6 +498,31 @@ fn killed_under_load_it_stays_at_work_and_the_next_one_tells_the_rest() {
     let mut addresses: Vec<u64> = free.printed().into_values().collect();
     addresses.sort_unstable();
     assert_eq!(addresses, (100..250).chain([1000]).collect::<Vec<_>>());
+    free.remove();
+}
+
+/// Each line is one too many: the first one when it shows, and the next one when it stops.
+#[test]
+#[serial]
+fn what_cannot_be_printed_ends_it_and_leaves_nothing() {
+    if !can_run() {
+        return;
+    }
+    let free = Free::new();
+    let mut first = free.run(&[]);
+    assert!(first.says().starts_with("looks at"));
+    first.signal(Signal::SIGKILL);
+    assert_eq!(first.ends(), None);
+    for addresses in ["3", "4", "5"] {
+        ends(free.visit(&["--addresses", addresses]));
+    }
+    let cgroup = free.cgroup.to_str().expect("UTF-8");
+    let print = ["-c", "exec \"$@\" > /dev/full", "sh", RECLAIM, "run", "--cgroup", cgroup];
+    let mut running = Running::start("sh", &print);
+    assert!(running.says().starts_with("goes on"));
+    let said = running.says();
+    assert!(said.starts_with("reclaim: cannot print: No space left"), "{said}");
+    assert_eq!(running.ends(), Some(1));
     free.remove();
 }
 

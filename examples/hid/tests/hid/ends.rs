@@ -115,6 +115,50 @@ fn killed_while_it_types_it_stays_at_work_and_the_next_one_goes_on() {
 
 #[test]
 #[serial]
+fn one_process_works_on_a_keyboard() {
+    if !can_run() {
+        return;
+    }
+    let (_simulated, device) = plug();
+    let mut first = run(&[&device.name]);
+    assert!(first.says().starts_with("works on"));
+    let mut second = run(&[&device.name, "--text", "hi"]);
+    let said = second.says();
+    assert_eq!(said, format!("hid: another process has {}: end it first", device.name));
+    assert_eq!(second.ends(), Some(1));
+    first.signal(Signal::SIGINT);
+    assert_eq!(first.ends(), Some(0));
+    assert_nothing_is_left(&device);
+}
+
+#[test]
+#[serial]
+fn that_there_are_no_devices_is_said() {
+    if !can_run() {
+        return;
+    }
+    let mut running = Running::start(env!("CARGO_BIN_EXE_hid"), &["list"]);
+    assert_eq!(running.says(), "there are no HID devices");
+    assert_eq!(running.ends(), Some(0));
+}
+
+#[test]
+#[serial]
+fn a_directory_that_is_another_ones_is_left_alone() {
+    if !can_run() {
+        return;
+    }
+    // As that of a keyboard which is gone, but for what is in it.
+    let other = Path::new(PINS).join("hid-ffff");
+    fs::create_dir_all(other.join("mine")).expect("a directory");
+    let (_simulated, device) = plug();
+    stop(&device, start(&device, &settings("hello", 1)));
+    fs::remove_dir(other.join("mine")).expect("it was left alone");
+    fs::remove_dir(other).expect("it is empty");
+}
+
+#[test]
+#[serial]
 fn what_a_killed_process_left_of_a_keyboard_that_is_gone_is_removed() {
     if !can_run() {
         return;
@@ -171,7 +215,10 @@ fn bad_input_is_told_and_leaves_nothing() {
     let keyboard = Keyboard::start(&device, &settings("hello", 1), &taken).expect("it starts");
     let mut running = run(&[name]);
     let said = running.says();
-    assert!(said.contains("cannot work on") && said.contains("one such program"), "{said}");
+    assert!(
+        said.contains("cannot work on") && said.contains("another program fixes its descriptor"),
+        "{said}"
+    );
     assert_eq!(running.ends(), Some(1));
     assert!(!directory(&device).exists());
     stop(&device, keyboard);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bpf_wq_tests::{DEADLINE, fact};
+use bpf_wq_tests::fact;
 use evdev::KeyCode;
 use hid::events::Event;
 use hid::keys::{CAPS_LOCK, FunctionKey, SHIFT, usage};
@@ -34,7 +34,9 @@ fn f1_types_hello_and_never_faster_than_it_may() {
     distances.sort();
     let ms = |distance: Duration| distance.as_secs_f64() * 1000.0;
     let (least, median, most) = (distances[0], distances[4], distances[8]);
-    assert!(least >= SPACING && most < DEADLINE, "{distances:?}");
+    assert!(least >= SPACING, "{distances:?}");
+    // With a time that doubles from step to step, as retries have it else, it would take 5 s.
+    assert!(distances.iter().sum::<Duration>() < Duration::from_secs(2), "{distances:?}");
     fact(
         "HID macro: 10 ms between keys",
         &format!("{:.2} to {:.2} ms, median {:.2}", ms(least), ms(most), ms(median)),
