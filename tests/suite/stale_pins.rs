@@ -220,7 +220,6 @@ fn what_is_no_pin_is_left_alone() {
 #[serial]
 fn can_be_listed_while_they_are_removed() {
     const ROUNDS: usize = 200;
-    rule("P-listed", GROUP, "pins can be listed while another loader removes them");
     if !needs_bpf_wq() {
         return;
     }
