@@ -147,14 +147,21 @@ impl Ledger {
         let [tried, accepted, done, cancelled] = sums;
         ensure!(tried == accepted + totals.jobs.refused, "{tried} tried: {:?}", totals.jobs);
         let lost = accepted - done - cancelled;
-        ensure!(lost <= CAPACITY, "{lost} jobs are lost of an executor of {CAPACITY}");
+        // A job that was cancelled keeps its place until a worker or its timer comes by, and is
+        // counted then: of what was cut off, none does.
+        let freed = match how {
+            How::Drained => cancelled,
+            How::CutOff => jobs.cancelled.min(cancelled),
+        };
+        let in_flight = lost + cancelled - freed;
+        ensure!(in_flight <= CAPACITY, "{in_flight} jobs are lost of an executor of {CAPACITY}");
         let counted = Gate {
-            in_flight: lost,
+            in_flight,
             accepted,
             refused: totals.jobs.refused,
             done,
             failed: totals.jobs.failed,
-            cancelled,
+            cancelled: freed,
             running: 0,
         };
         ensure!(*jobs == counted, "the executor counts {jobs:?}, and its jobs show {counted:?}");
@@ -283,6 +290,19 @@ mod tests {
         let done = good().check(How::Drained, false).unwrap();
         assert_eq!((done.accepted, done.done, done.cancelled, done.refused), (2, 1, 1, 1));
         assert_eq!((done.starts, done.runs, done.lost, done.starts_lost), (2, 1, 0, 0));
+    }
+
+    #[test]
+    fn a_cancelled_job_may_keep_its_place_in_what_is_cut_off() {
+        let mut ledger = good();
+        ledger.jobs = Gate { in_flight: 1, cancelled: 0, ..ledger.jobs };
+        let done = ledger.check(How::CutOff, false).unwrap();
+        assert_eq!((done.cancelled, done.lost), (1, 0));
+        let keeps = |ledger: &mut Ledger| {
+            ledger.jobs = Gate { in_flight: 1, cancelled: 0, ..ledger.jobs };
+        };
+        fails(How::Drained, keeps, "the executor counts");
+        fails(How::CutOff, |l| l.jobs.cancelled = 0, "the executor counts");
     }
 
     #[test]
