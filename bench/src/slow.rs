@@ -6,18 +6,18 @@ use std::num::NonZeroUsize;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use bpf_wq_tests::fuse::{FILE, PAGE, TTL, attributes, hold};
 use fuser::{
-    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation,
-    INodeNo, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyEntry, Request, Session,
+    BackgroundSession, Config, Errno, FileHandle, Filesystem, Generation, INodeNo, LockOwner,
+    OpenFlags, ReplyAttr, ReplyData, ReplyEntry, Request, Session,
 };
 use nix::mount::{MntFlags, umount2};
-use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, Pid, fork};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::machine::until;
@@ -25,9 +25,7 @@ use crate::machine::until;
 /// More than any measurement reads. The file has no content of its own.
 pub const PAGES: u64 = 1 << 18;
 
-const PAGE: usize = 4096;
 const SIZE: NonZeroUsize = NonZeroUsize::new(PAGES as usize * PAGE).expect("not 0");
-const FILE: INodeNo = INodeNo(2);
 const NAME: &str = "pages";
 
 /// Pages in the memory of a process that does nothing. Each takes its time when it is read first.
@@ -59,7 +57,7 @@ impl SlowPages {
             .context("cannot serve a file system: it needs CONFIG_FUSE_FS")?;
         let session = session.spawn().context("cannot start a thread")?;
         let file = File::open(directory.path().join(NAME)).context("cannot open the pages")?;
-        let (holder, address) = hold(&file)?;
+        let (holder, address) = hold(&file, SIZE).context("no process can have the pages")?;
         Ok(Self { holder, address, state, session: Some(session), directory })
     }
 
@@ -118,48 +116,20 @@ fn answer_in_time(due: Receiver<(Instant, ReplyData, usize)>) {
     }
 }
 
-/// Maps the file into a new process, and nowhere else: whoever waits for a page holds the lock of
-/// that memory.
-fn hold(file: &File) -> Result<(Pid, usize)> {
-    // SAFETY: it is a new mapping, where the kernel finds room for it.
-    let at = unsafe { mmap(None, SIZE, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, file, 0) };
-    let at = at.context("cannot map the pages")?;
-    // The kernel would read ahead.
-    // SAFETY: this is the mapping made above, and its content does not change.
-    unsafe { madvise(at, SIZE.get(), MmapAdvise::MADV_RANDOM) }.context("advice is not taken")?;
-    // SAFETY: the child makes system calls only, until it is killed: it neither allocates nor
-    // takes a lock that another thread may have held.
-    let holder = match unsafe { fork() }.context("cannot make a process")? {
-        // SAFETY: none of these touches memory.
-        ForkResult::Child => unsafe {
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            // What is closed here is to be closed: maps, and the server's end.
-            libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0);
-            loop {
-                libc::pause();
-            }
-        },
-        ForkResult::Parent { child } => child,
-    };
-    // SAFETY: nothing of this process refers to the mapping.
-    unsafe { munmap(at, SIZE.get()) }.context("cannot unmap the pages")?;
-    Ok((holder, at.as_ptr() as usize))
-}
-
 /// A file system with one file.
 struct Server(Arc<Mutex<State>>);
 
 impl Filesystem for Server {
     fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
         if name == NAME {
-            reply.entry(&TTL, &attributes(FILE), Generation(0));
+            reply.entry(&TTL, &attributes(FILE, SIZE), Generation(0));
         } else {
             reply.error(Errno::ENOENT);
         }
     }
 
     fn getattr(&self, _: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        reply.attr(&TTL, &attributes(inode));
+        reply.attr(&TTL, &attributes(inode, SIZE));
     }
 
     fn read(
@@ -180,30 +150,6 @@ impl Filesystem for Server {
             // Without the thread that answers, the read would take for ever, which is seen.
             Some(after) => _ = state.timed.send((Instant::now() + after, reply, size)),
         }
-    }
-}
-
-/// How long the kernel need not ask again for names and attributes.
-const TTL: Duration = Duration::from_secs(3600);
-
-fn attributes(inode: INodeNo) -> FileAttr {
-    let is_file = inode == FILE;
-    FileAttr {
-        ino: inode,
-        size: if is_file { SIZE.get() as u64 } else { 0 },
-        blocks: u64::from(is_file),
-        atime: UNIX_EPOCH,
-        mtime: UNIX_EPOCH,
-        ctime: UNIX_EPOCH,
-        crtime: UNIX_EPOCH,
-        kind: if is_file { FileType::RegularFile } else { FileType::Directory },
-        perm: if is_file { 0o444 } else { 0o555 },
-        nlink: 1,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        blksize: PAGE as u32,
-        flags: 0,
     }
 }
 

@@ -20,8 +20,12 @@ use tempfile::TempDir;
 
 use crate::eventually;
 
-const SIZE: NonZeroUsize = NonZeroUsize::new(4096).expect("not 0");
-const FILE: INodeNo = INodeNo(2);
+/// The kernel asks for a page at a time.
+pub const PAGE: usize = 4096;
+
+const SIZE: NonZeroUsize = NonZeroUsize::new(PAGE).expect("not 0");
+/// The only file of such a file system.
+pub const FILE: INodeNo = INodeNo(2);
 const NAME: &str = "page";
 
 /// A page that nobody has read yet, in the memory of a process that does nothing.
@@ -57,7 +61,8 @@ impl Page {
         let session = Session::new(server, directory.path(), &Config::default());
         let session = session.expect("/dev/fuse is there, and a file system is mounted");
         let session = session.spawn().expect("a thread that serves it");
-        let (holder, address) = hold(&File::open(directory.path().join(NAME)).expect("the file"));
+        let file = File::open(directory.path().join(NAME)).expect("the file");
+        let (holder, address) = hold(&file, SIZE).expect("a process that has it");
         Self { holder, address, reads, session: Some(session), directory }
     }
 
@@ -115,21 +120,22 @@ impl Drop for Page {
     }
 }
 
-/// Maps the file into a new process, and nowhere else.
-fn hold(file: &File) -> (Pid, usize) {
+/// Maps a file into a new process, and nowhere else: whoever waits for a page of it holds the lock of
+/// that memory. Gives the process, which does nothing until it is killed, and where it has the file.
+/// Its content must not change.
+pub fn hold(file: &File, size: NonZeroUsize) -> io::Result<(Pid, usize)> {
     // SAFETY: it is a new mapping, where the kernel finds room for it.
-    let at = unsafe { mmap(None, SIZE, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, file, 0) };
-    let at = at.expect("the file is mapped");
+    let at = unsafe { mmap(None, size, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, file, 0) }?;
     // The kernel would read ahead, and wait for the page rather than for the server.
     // SAFETY: this is the mapping made above, and its content does not change.
-    unsafe { madvise(at, SIZE.get(), MmapAdvise::MADV_RANDOM) }.expect("advice is taken");
+    unsafe { madvise(at, size.get(), MmapAdvise::MADV_RANDOM) }?;
     // SAFETY: the child makes system calls only, until it is killed: it neither allocates nor
     // takes a lock that another thread may have held.
-    let holder = match unsafe { fork() }.expect("a process") {
+    let holder = match unsafe { fork() }? {
         // SAFETY: none of these touches memory.
         ForkResult::Child => unsafe {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            // What the test closes is to be closed: its maps, and the server's end.
+            // What is closed here is to be closed: maps, and the server's end.
             libc::syscall(libc::SYS_close_range, 0, u32::MAX, 0);
             loop {
                 libc::pause();
@@ -138,8 +144,8 @@ fn hold(file: &File) -> (Pid, usize) {
         ForkResult::Parent { child } => child,
     };
     // SAFETY: nothing of this process refers to the mapping.
-    unsafe { munmap(at, SIZE.get()) }.expect("the file is unmapped");
-    (holder, at.as_ptr() as usize)
+    unsafe { munmap(at, size.get()) }?;
+    Ok((holder, at.as_ptr() as usize))
 }
 
 /// A file system with one file.
@@ -148,14 +154,14 @@ struct Server(Arc<Mutex<Reads>>);
 impl Filesystem for Server {
     fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
         if name == NAME {
-            reply.entry(&TTL, &attributes(FILE), Generation(0));
+            reply.entry(&TTL, &attributes(FILE, SIZE), Generation(0));
         } else {
             reply.error(Errno::ENOENT);
         }
     }
 
     fn getattr(&self, _: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        reply.attr(&TTL, &attributes(inode));
+        reply.attr(&TTL, &attributes(inode, SIZE));
     }
 
     fn read(
@@ -180,13 +186,14 @@ impl Filesystem for Server {
 }
 
 /// How long the kernel need not ask again for names and attributes.
-const TTL: Duration = Duration::from_secs(3600);
+pub const TTL: Duration = Duration::from_secs(3600);
 
-fn attributes(inode: INodeNo) -> FileAttr {
+/// Of [`FILE`], which has this size, and of its directory.
+pub fn attributes(inode: INodeNo, size: NonZeroUsize) -> FileAttr {
     let is_file = inode == FILE;
     FileAttr {
         ino: inode,
-        size: if is_file { SIZE.get() as u64 } else { 0 },
+        size: if is_file { size.get() as u64 } else { 0 },
         blocks: u64::from(is_file),
         atime: UNIX_EPOCH,
         mtime: UNIX_EPOCH,
@@ -198,7 +205,7 @@ fn attributes(inode: INodeNo) -> FileAttr {
         uid: 0,
         gid: 0,
         rdev: 0,
-        blksize: SIZE.get() as u32,
+        blksize: PAGE as u32,
         flags: 0,
     }
 }
