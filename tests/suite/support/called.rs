@@ -128,6 +128,10 @@ impl Called {
 
     /// Calls a program, which waits at the gate or whose callback does. Once `arrived`
     /// says that it is there, `act` is run, and the gate is opened.
+    ///
+    /// `act` is run by this thread on another CPU. It may not make a thread, or map memory: the
+    /// callback may have stopped the caller, which ends meanwhile, with the lock of our memory
+    /// held.
     #[track_caller]
     pub fn while_waiting<const N: usize>(
         &self,
