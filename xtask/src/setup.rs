@@ -25,6 +25,9 @@ struct Tool {
     pacman: &'static str,
 }
 
+/// The name server of blocklists, and its package.
+const RBLDNSD: &str = "rbldnsd";
+
 const TOOLS: &[Tool] = &[
     Tool {
         what: "QEMU",
@@ -46,6 +49,14 @@ const TOOLS: &[Tool] = &[
         apt: "iproute2",
         dnf: "iproute",
         pacman: "iproute2",
+    },
+    Tool {
+        what: "rbldnsd",
+        sign: Sign::Program(&["rbldnsd"]),
+        apt: RBLDNSD,
+        dnf: RBLDNSD,
+        // Arch itself has none.
+        pacman: "(from the AUR: rbldnsd)",
     },
     Tool {
         what: "clang",
@@ -176,6 +187,9 @@ fn ensure(tools: &[Tool]) -> Result<()> {
     }
     let install = ["install", "-y", "--no-install-recommends"];
     apt(root, &[&install[..], &packages].concat()).with_context(by_hand)?;
+    if packages.contains(&RBLDNSD) {
+        leave_port_53(root)?;
+    }
     let still: Vec<&str> =
         missing.iter().filter(|tool| !tool.is_there()).map(|tool| tool.what).collect();
     if !still.is_empty() {
@@ -218,6 +232,21 @@ fn apt(root: &[&str], arguments: &[&str]) -> Result<()> {
         .context("running apt-get")?;
     if !status.success() {
         bail!("apt-get {} failed ({status})", arguments.join(" "));
+    }
+    Ok(())
+}
+
+/// Debian's package of rbldnsd has systemd listen at this port of all addresses, though there is no
+/// zone to serve. Tests start one of their own.
+fn leave_port_53(root: &[&str]) -> Result<()> {
+    // Else nobody listens: sd_booted(3).
+    if !Path::new("/run/systemd/system").exists() {
+        return Ok(());
+    }
+    let disable = ["systemctl", "--quiet", "disable", "--now", "rbldnsd.socket"];
+    let status = Command::new(root[0]).args(&root[1..]).args(disable).status();
+    if !status.context("running systemctl")?.success() {
+        bail!("systemd listens at port 53 for rbldnsd; as root: {}", disable.join(" "));
     }
     Ok(())
 }

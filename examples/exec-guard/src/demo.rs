@@ -1,10 +1,9 @@
 //! `exec-guard demo`.
 
 use std::fs;
-use std::io::Write as _;
-use std::net::{IpAddr, UdpSocket};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -21,7 +20,11 @@ use exec_guard::policy::Policy;
 
 use crate::IS_OVER;
 
-const ZONE: &str = "list.demo.";
+const ZONE: &str = "list.demo";
+
+/// Nobody else listens there.
+const SERVER: &str = "127.53.0.1";
+
 const LISTED: &str = "127.66.6.6";
 const FINE: &str = "127.1.1.1";
 
@@ -48,8 +51,8 @@ pub fn run() -> Result<()> {
     if !up.context("cannot run ip: install iproute2")?.success() {
         bail!("the loopback interface cannot be set up: run as root");
     }
-    let mut server = Server::start()?;
-    let policy = Policy::parse(&policy(&files, server.port))?;
+    let mut server = Server::start(directory.path())?;
+    let policy = Policy::parse(&policy(&files))?;
     let guard = Guard::start(&policy, &own.path(), Path::new("/sys/fs/bpf"))?;
     let shown = guard_by(&guard, &policy, &own, &mut server, [&fine, &bad]);
     let numbers = guard.numbers();
@@ -84,7 +87,7 @@ fn program(path: &Path, of: &str) -> Result<()> {
     Ok(())
 }
 
-fn policy(files: &Path, port: u16) -> String {
+fn policy(files: &Path) -> String {
     format!(
         r#"
         exec = {{ unknown = "allow", unlisted = "allow", when_unreachable = "log", revoke = "kill" }}
@@ -92,7 +95,7 @@ fn policy(files: &Path, port: u16) -> String {
         connect = {{ unknown = "allow", when_unreachable = "log", revoke = "leave" }}
         files = {{ database = "{}", ttl_ms = 60_000 }}
         [addresses]
-        server = "127.0.0.1:{port}"
+        server = "{SERVER}:53"
         zone = "{ZONE}"
         timeout_ms = 1000
         tries = 2
@@ -200,27 +203,32 @@ fn ended(process: &mut Child) -> Result<ExitStatus> {
     bail!("it has not ended within {PATIENCE:?}")
 }
 
-/// A DNS server, in a process of its own.
-struct Server {
-    process: Child,
-    port: u16,
-}
+/// A DNS server of lists.
+struct Server(Child);
 
 impl Server {
-    fn start() -> Result<Self> {
-        // A port that is free: nobody else takes it here.
-        let port = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
-        let own: PathBuf = std::env::current_exe()?;
-        let listed: IpAddr = LISTED.parse()?;
-        let mut serve = Command::new(own);
-        serve.args(["serve-list", "--zone", ZONE, "--listen", &format!("127.0.0.1:{port}")]);
-        let process = serve.arg(listed.to_string()).stderr(Stdio::null()).spawn()?;
-        Ok(Self { process, port })
+    fn start(directory: &Path) -> Result<Self> {
+        let list = directory.join("list");
+        fs::write(&list, format!("{LISTED}\n"))?;
+        // It is a user of its own.
+        for (path, mode) in [(directory, 0o755), (&list, 0o644)] {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        }
+        let mut serve = Command::new("rbldnsd");
+        serve.args(["-n", "-b", SERVER]).arg(format!("{ZONE}:ip4set:{}", list.display()));
+        let server = serve.stdout(Stdio::piped()).spawn();
+        let mut server = Self(server.context("cannot run rbldnsd: cargo xtask setup installs it")?);
+        let said = server.0.stdout.take().context("its output")?;
+        if !BufReader::new(said).lines().map_while(Result::ok).any(|line| line.contains("started"))
+        {
+            bail!("rbldnsd does not serve the list");
+        }
+        Ok(server)
     }
 
     fn end(&mut self) -> Result<()> {
-        self.process.kill()?;
-        self.process.wait()?;
+        self.0.kill()?;
+        self.0.wait()?;
         Ok(())
     }
 }

@@ -12,7 +12,6 @@ pub mod guard;
 pub mod opener;
 pub mod policy;
 pub mod revoke;
-pub mod server;
 pub mod subject;
 
 #[expect(

@@ -4,7 +4,7 @@ mod demo;
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,8 +17,6 @@ use exec_guard::agent::Agent;
 use exec_guard::events::Events;
 use exec_guard::guard::{Guard, Numbers};
 use exec_guard::policy::Policy;
-use exec_guard::server::Zone;
-use hickory_proto::rr::Name;
 
 /// Decides what the processes of a cgroup may execute, open and connect to, and asks who may know.
 ///
@@ -51,22 +49,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show the guard at work, with a DNS server and a database of its own.
+    /// Show the guard at work, with a DNS server (rbldnsd) and a database of its own.
     Demo,
-    /// To try it: be a DNS server that has a list of addresses, until it is killed.
-    ServeList {
-        /// Where it is asked.
-        #[arg(long, value_name = "ADDRESS:PORT")]
-        listen: SocketAddr,
-        /// The zone that is the list.
-        #[arg(long)]
-        zone: Name,
-        /// For how long an answer holds, in seconds.
-        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-        ttl: u32,
-        /// What is listed.
-        addresses: Vec<IpAddr>,
-    },
     /// To try it: enter a cgroup, connect to each address, by UDP, and say what came of it.
     ///
     /// It stays until its standard input ends.
@@ -87,9 +71,6 @@ fn main() -> ExitCode {
             end_by_signal().and_then(|()| run(&policy, &scope, &pins, json))
         }
         Command::Demo => end_by_signal().and_then(|()| demo::run()),
-        Command::ServeList { listen, zone, ttl, addresses } => {
-            serve(listen, &zone, ttl, &addresses)
-        }
         Command::Connect { cgroup, addresses } => connect(&cgroup, &addresses),
     };
     match done {
@@ -159,13 +140,6 @@ fn show(guard: &Guard, agent: &mut Agent, json: bool) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn serve(listen: SocketAddr, zone: &Name, ttl: u32, addresses: &[IpAddr]) -> Result<()> {
-    let zone = Zone::new(zone, ttl, addresses)?;
-    let socket = UdpSocket::bind(listen).with_context(|| format!("cannot listen at {listen}"))?;
-    eprintln!("listens at {}", socket.local_addr()?);
-    zone.serve(&socket)
 }
 
 fn connect(cgroup: &Path, addresses: &[IpAddr]) -> Result<()> {

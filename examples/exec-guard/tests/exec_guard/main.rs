@@ -1,5 +1,6 @@
-//! The guard of a cgroup, with real processes, a DNS server and a database.
+//! The guard of a cgroup, with real processes, DNS servers and a database.
 
+mod blocklist;
 mod connected;
 mod digests;
 mod lifecycle;
@@ -7,6 +8,7 @@ mod revoked;
 mod service;
 mod support;
 mod verdicts;
+mod zone;
 
 use std::net::IpAddr;
 

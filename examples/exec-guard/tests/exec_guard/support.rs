@@ -20,13 +20,13 @@ use exec_guard::database::{self, Known};
 use exec_guard::digest;
 use exec_guard::guard::{Guard, Numbers};
 use exec_guard::policy::Policy;
-use exec_guard::server::Zone;
 use exec_guard::subject::{Action, Subject, Why};
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::connected::Connected;
+use crate::zone::Zone;
 
 /// Of all guards.
 pub const PINS: &str = "/sys/fs/bpf";

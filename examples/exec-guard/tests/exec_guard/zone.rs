@@ -1,7 +1,7 @@
-//! A small DNS server that has a list of addresses, to try the guard with.
+//! The answers of a list of addresses: for a server that is to lie about them, or be slow.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, UdpSocket};
+use std::net::IpAddr;
 
 use anyhow::Result;
 use hickory_proto::op::{Message, MessageType, ResponseCode};
@@ -44,18 +44,6 @@ impl Zone {
             }
         }
         Ok(answer.to_vec()?)
-    }
-
-    /// Answers whoever asks, for ever.
-    pub fn serve(&self, socket: &UdpSocket) -> Result<()> {
-        let mut packet = [0; 512];
-        loop {
-            let (length, from) = socket.recv_from(&mut packet)?;
-            // What is no question gets no answer, and who does not wait for it misses it.
-            if let Ok(answer) = self.answer(&packet[..length]) {
-                let _sent = socket.send_to(&answer, from);
-            }
-        }
     }
 
     fn soa(&self) -> Record {
