@@ -23,7 +23,10 @@ struct {
 	__type(value, struct elem);
 } elems SEC(".maps");
 
-/* The watched process: its id, and the pid namespace in which that is its id. */
+/*
+ * The watched process: its id, and the pid namespace in which that is its id. A kernel
+ * without CONFIG_PID_NS has one, which no file names: 0.
+ */
 const volatile __u64 watched_ns_dev;
 const volatile __u64 watched_ns_ino;
 const volatile __u32 watched_tgid;
@@ -65,16 +68,24 @@ int arm(void *ctx)
 	return bpf_wq_set_callback(&elem->work, on_work, 0);
 }
 
+static __always_inline int is_watched(void)
+{
+	struct bpf_pidns_info pid;
+
+	if (!watched_ns_ino)
+		return bpf_get_current_pid_tgid() >> 32 == watched_tgid;
+	return !bpf_get_ns_current_pid_tgid(watched_ns_dev, watched_ns_ino, &pid, sizeof(pid)) &&
+	       pid.tgid == watched_tgid;
+}
+
 /* Attached to do_unlinkat, or from 7.0 on to filename_unlinkat. */
 SEC("fentry")
 int BPF_PROG(on_unlink)
 {
-	struct bpf_pidns_info pid;
 	struct elem *elem;
 	int key = 0;
 
-	if (bpf_get_ns_current_pid_tgid(watched_ns_dev, watched_ns_ino, &pid, sizeof(pid)) ||
-	    pid.tgid != watched_tgid)
+	if (!is_watched())
 		return 0;
 
 	__sync_fetch_and_add(&main_executed, 1);

@@ -19,10 +19,11 @@
 
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind::NotFound};
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::process;
 use std::ptr;
 use std::thread;
@@ -98,7 +99,7 @@ impl<'obj> Simple<'obj> {
     /// [`Error::NoBtf`], [`Error::Unsupported`] or [`Error::NoUnlinkFunction`] if the
     /// kernel lacks what is needed; [`Error::NoBpf`], [`Error::Privilege`] or
     /// [`Error::TracingRefused`] if it does not let us; [`Error::Arming`] if the workqueue cannot
-    /// be armed; [`Error::Bpf`] otherwise.
+    /// be armed; [`Error::Io`] if `/proc` is not mounted; [`Error::Bpf`] otherwise.
     pub fn load(storage: &'obj mut MaybeUninit<OpenObject>) -> Result<Self> {
         Self::load_on(&Kernel::running(), storage)
     }
@@ -110,16 +111,14 @@ impl<'obj> Simple<'obj> {
     /// As of [`load`](Self::load).
     pub fn load_on(kernel: &Kernel, storage: &'obj mut MaybeUninit<OpenObject>) -> Result<Self> {
         let function = attach_target(kernel)?;
+        let (namespace_dev, namespace_ino) = pid_namespace()?;
         let what = "cannot load bpf/simple.bpf.c";
         let (loaded, log) = log::capture(|| {
             let mut open = SimpleSkelBuilder::default().open(storage)?;
             open.progs.on_unlink.set_attach_target(0, Some(function.to_owned()))?;
             if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
-                // Ids are those of a pid namespace, and a container has its own.
-                let namespace =
-                    fs::metadata("/proc/self/ns/pid").map_err(libbpf_rs::Error::from)?;
-                rodata.watched_ns_dev = namespace.dev();
-                rodata.watched_ns_ino = namespace.ino();
+                rodata.watched_ns_dev = namespace_dev;
+                rodata.watched_ns_ino = namespace_ino;
                 rodata.watched_tgid = process::id();
             }
             open.load()
@@ -210,6 +209,17 @@ impl<'obj> Simple<'obj> {
             // libbpf maps the section of every object that it has loaded.
             None => unreachable!("a loaded skeleton has its .bss mapped"),
         }
+    }
+}
+
+/// What names the pid namespace of this process: ids are those of one, and a container has its own.
+fn pid_namespace() -> Result<(u64, u64)> {
+    let file = "/proc/self/ns/pid";
+    match fs::metadata(file) {
+        Ok(namespace) => Ok((namespace.dev(), namespace.ino())),
+        // A kernel without CONFIG_PID_NS has only its own.
+        Err(error) if error.kind() == NotFound && Path::new("/proc/self/ns").exists() => Ok((0, 0)),
+        Err(source) => Err(Error::Io { what: format!("read {file}"), source }),
     }
 }
 

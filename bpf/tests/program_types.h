@@ -1,14 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* A program of each type, whose body is use(), of who includes this. */
+/* A program of each type, whose body is use(), of who includes this, or what USE makes of its name.
+ */
 #ifndef PROGRAM_TYPES_H
 #define PROGRAM_TYPES_H
+
+#ifndef USE
+#define USE(name) use()
+#endif
 
 /* 0 and 1 are values that every type may return. */
 #define PROGRAM(name, section, result) \
 	SEC(section) \
 	int type_##name(void *ctx) \
 	{ \
-		use(); \
+		USE(name); \
 		return result; \
 	}
 
@@ -29,7 +34,7 @@ PROGRAM(xdp, "xdp", 1)
 PROGRAM(tc, "tc", 0)
 PROGRAM(action, "action", 0)
 PROGRAM(socket, "socket", 0)
-PROGRAM(sk_skb, "sk_skb", 1)
+PROGRAM(sk_skb, "sk_skb/verdict", 1)
 PROGRAM(sk_msg, "sk_msg", 1)
 PROGRAM(sk_lookup, "sk_lookup", 1)
 PROGRAM(sk_reuseport, "sk_reuseport", 1)

@@ -24,7 +24,7 @@ use crate::ledger::{Done, How, Ledger};
 use crate::leftover::wait_until_programs_are_gone;
 use crate::life::{SHORT_OF_MEMORY, Said, TO_CLEAR, limit};
 use crate::object::{OBJECT, other_build};
-use crate::plan::{End, Life};
+use crate::plan::{End, Life, Op};
 
 /// What all actors share.
 pub struct Common {
@@ -55,6 +55,10 @@ pub struct Counts {
     pub ends: BTreeMap<String, u64>,
     /// The types of their programs.
     pub types: BTreeMap<String, u64>,
+    /// Operations that let the programs of a type run, of loaders that had all that these need.
+    pub let_run: BTreeMap<String, u64>,
+    /// Jobs that were accepted from the programs of a type.
+    pub submitted: BTreeMap<String, u64>,
     /// Their operations.
     pub operations: BTreeMap<String, u64>,
     /// What became of the work.
@@ -215,6 +219,10 @@ impl<'a> Actor<'a> {
                     let op = &life.hands[hand][at];
                     let mut counts = self.counts();
                     Counts::count(&mut counts.operations, op.name());
+                    // What is pinned may have programs of other types.
+                    if let (Op::Cause(kind, _), false, None) = (op, life.is_pinned, life.limit) {
+                        Counts::count(&mut counts.let_run, kind);
+                    }
                 }
                 Said::Refused(what) => heard.refused = Some(what),
                 Said::Drained => heard.has_drained = true,
@@ -285,8 +293,13 @@ impl<'a> Actor<'a> {
 
     fn settle(&self, held: &Held, how: How) -> Result<()> {
         wait_until_programs_are_gone(&held.programs)?;
-        let done = Ledger::read(&held.maps)?.check(how, held.loses_elements)?;
-        self.counts().work.add(&done);
+        let ledger = Ledger::read(&held.maps)?;
+        let done = ledger.check(how, held.loses_elements)?;
+        let mut counts = self.counts();
+        counts.work.add(&done);
+        for (name, accepted) in &ledger.origins {
+            *counts.submitted.entry(name.clone()).or_default() += accepted;
+        }
         Ok(())
     }
 
@@ -359,7 +372,6 @@ fn stacks(process: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Op;
 
     fn life(end: End, limit: Option<u64>) -> Life {
         let hands = [vec![], vec![], vec![Op::Release]];

@@ -1,6 +1,7 @@
 //! What was submitted, and what has become of it, in the maps that outlive a loader; and what of
 //! that has to be so.
 
+use std::collections::BTreeMap;
 use std::os::fd::AsFd as _;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -13,8 +14,8 @@ use crate::plan::Hash;
 const CAPACITY: u64 = 64;
 
 /// The maps that a ledger is read from.
-pub const MAPS: [&str; 6] =
-    ["marks", "totals", "jobs_gate", "elems_gate", "loose_gate", "recent_gate"];
+pub const MAPS: [&str; 7] =
+    ["marks", "totals", "origins", "jobs_gate", "elems_gate", "loose_gate", "recent_gate"];
 
 /// How the work of an object has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +63,8 @@ type Mark = [u16; 4];
 /// All that is known of an object.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ledger {
+    /// How many jobs were accepted from whom: a type of program, or user space.
+    pub origins: BTreeMap<String, u64>,
     marks: Vec<Mark>,
     totals: Totals,
     jobs: Gate,
@@ -115,7 +118,7 @@ impl Done {
 impl Ledger {
     /// Reads it, from maps in the order of [`MAPS`].
     pub fn read(maps: &[MapHandle]) -> Result<Self> {
-        let [marks, totals, jobs, hashes @ ..] = maps else {
+        let [marks, totals, origins, jobs, hashes @ ..] = maps else {
             return Err(anyhow!("{} maps are no ledger", maps.len()));
         };
         let gates = hashes.iter().map(|map| Ok(Gate::of(&words(map, 0)?)));
@@ -126,6 +129,7 @@ impl Ledger {
             Ok([0, 16, 32, 48].map(|shift| (word >> shift) as u16))
         });
         Ok(Ledger {
+            origins: read_origins(origins)?,
             marks: marks.take(totals.1).collect::<Result<_>>()?,
             totals: totals.0,
             jobs: Gate::of(&words(jobs, 0)?),
@@ -146,6 +150,8 @@ impl Ledger {
         }
         let [tried, accepted, done, cancelled] = sums;
         ensure!(tried == accepted + totals.jobs.refused, "{tried} tried: {:?}", totals.jobs);
+        let told: u64 = self.origins.values().sum();
+        ensure!(told == accepted, "{accepted} accepted, of {told} by {:?}", self.origins);
         let lost = accepted - done - cancelled;
         // A job that was cancelled keeps its place until a worker or its timer comes by, and is
         // counted then: of what was cut off, none does.
@@ -247,9 +253,28 @@ impl Totals {
     }
 }
 
-fn words(map: &MapHandle, key: u32) -> Result<Vec<u64>> {
+/// Each is counted in elements of its own, with its name behind the number.
+fn read_origins(map: &MapHandle) -> Result<BTreeMap<String, u64>> {
+    let mut origins = BTreeMap::new();
+    for number in 0..map.max_entries() {
+        let value = value(map, number)?;
+        let (accepted, name) = value.split_first_chunk().context("a number, and a name")?;
+        let accepted = u64::from_ne_bytes(*accepted);
+        let name = String::from_utf8_lossy(name);
+        if accepted > 0 {
+            *origins.entry(name.trim_end_matches('\0').to_owned()).or_default() += accepted;
+        }
+    }
+    Ok(origins)
+}
+
+fn value(map: &MapHandle, key: u32) -> Result<Vec<u8>> {
     let value = map.lookup(&key.to_ne_bytes(), MapFlags::ANY).context("reading a map")?;
-    let value = value.with_context(|| format!("no element {key} in {:?}", map.as_fd()))?;
+    value.with_context(|| format!("no element {key} in {:?}", map.as_fd()))
+}
+
+fn words(map: &MapHandle, key: u32) -> Result<Vec<u64>> {
+    let value = value(map, key)?;
     let words = value.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().expect("8")));
     Ok(words.collect())
 }
@@ -262,6 +287,7 @@ mod tests {
     fn good() -> Ledger {
         let told = Told { accepted: 2, refused: 1, runs: 1, failed: 0 };
         Ledger {
+            origins: BTreeMap::from([("fentry".to_owned(), 1), ("submit_jobs".to_owned(), 1)]),
             marks: vec![[1, 1, 1, 0], [1, 1, 0, 1], [1, 0, 0, 0]],
             totals: Totals {
                 jobs: told,
@@ -314,6 +340,7 @@ mod tests {
         fails(Drained, |l| l.marks[0] = [1, 1, 0, 0], "neither done nor cancelled");
         fails(Drained, |l| l.totals.wrong = -7, "returned -7");
         fails(Drained, |l| l.totals.jobs.refused = 2, "3 tried");
+        fails(Drained, |l| _ = l.origins.remove("fentry"), "2 accepted, of 1 by");
         fails(Drained, |l| l.jobs.accepted = 3, "the executor counts");
         fails(Drained, |l| l.jobs.running = 1, "the executor counts");
         fails(Drained, |l| l.jobs.failed = 1, "the executor counts");
@@ -328,11 +355,13 @@ mod tests {
     fn what_was_cut_off_may_lose_as_many_jobs_as_there_is_room_for() {
         let mut ledger = good();
         ledger.marks.extend([[1, 1, 0, 0]; 64]);
+        ledger.origins.insert("uprobe".to_owned(), 64);
         ledger.jobs.accepted += 64;
         ledger.jobs.in_flight = 64;
         assert_eq!(ledger.check(How::CutOff, false).unwrap().lost, 64);
         assert!(ledger.check(How::Drained, false).is_err());
         ledger.marks.push([1, 1, 0, 0]);
+        ledger.origins.insert("xdp".to_owned(), 1);
         let error = ledger.check(How::CutOff, false).unwrap_err();
         assert!(error.to_string().contains("65 jobs are lost"), "{error}");
     }

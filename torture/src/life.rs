@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write as _};
 use std::mem::MaybeUninit;
-use std::net::UdpSocket;
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::thread;
@@ -15,10 +15,11 @@ use bpf_wq::{Armed, Counters, Drained, Pinned};
 use bpf_wq_tests::{loopback, program_types};
 use libbpf_rs::{Link, MapCore as _, MapFlags};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{setsockopt, sockopt::TcpCongestion};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::object::{self, OBJECT, Parts, Settings, TortureSkel};
+use crate::object::{self, OBJECT, OPS, Parts, Settings, TortureSkel};
 use crate::plan::{End, Hash, Life, Op};
 
 /// For work that is not lost.
@@ -186,6 +187,10 @@ fn pinned(
         let Op::Cause(kind, times) = op else { return Ok(()) };
         // What is pinned may have programs of other types.
         let Ok(program) = pinned.program(&object::program_name(kind)) else { return Ok(()) };
+        // It has the name that another process has given it.
+        if kind == OPS && !is_new {
+            return Ok(());
+        }
         let link = links.join(kind);
         let link = link.exists().then(|| Link::open(&link)).transpose()?;
         cause(kind, *times, std::os::fd::AsFd::as_fd(&program), link.as_ref())
@@ -272,19 +277,27 @@ fn cause(
     program: std::os::fd::BorrowedFd<'_>,
     link: Option<&Link>,
 ) -> Result<()> {
-    let needs_link = !matches!(
-        kind,
-        "syscall" | "tc" | "action" | "socket" | "cgroup_skb" | "lwt_in" | "lwt_out" | "lwt_xmit"
-    );
-    if needs_link && link.is_none() {
+    if !program_types::needs_no_link(kind) && link.is_none() {
         return Ok(());
     }
     for _ in 0..times {
-        program_types::cause(kind, program, link)?;
+        match kind {
+            OPS => connect()?,
+            _ => program_types::cause(kind, program, link)?,
+        }
         if kind == "xdp" {
             send_a_frame()?;
         }
     }
+    Ok(())
+}
+
+/// Has a connection, which calls the struct_ops of this process.
+fn connect() -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut socket = TcpStream::connect(listener.local_addr()?)?;
+    setsockopt(&socket, TcpCongestion, &object::congestion_name().into())?;
+    socket.write_all(b"torture")?;
     Ok(())
 }
 

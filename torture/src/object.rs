@@ -5,6 +5,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::process;
 
 use anyhow::{Context as _, Result};
 use bpf_wq::{Armed, Pinned};
@@ -33,6 +34,9 @@ pub static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/torture.bpf
 
 /// Of `lo`, in every network.
 const LO: i32 = 1;
+
+/// The type whose programs are part of a map, and attached with that.
+pub const OPS: &str = "struct_ops";
 
 /// The programs that user space calls, besides those that submit elements.
 const CALLED: [&str; 2] = ["submit_jobs", "cancel_jobs"];
@@ -70,6 +74,8 @@ pub fn open<'obj>(
     for mut program in open.open_object_mut().progs_mut() {
         let name = program.name().to_str().context("names are ASCII")?;
         let of_type = name.strip_prefix("type_");
+        // There are several of it.
+        let of_type = of_type.map(|kind| if kind.starts_with(OPS) { OPS } else { kind });
         let of_hash = Hash::ALL.iter().find(|hash| programs_of(**hash).iter().any(|p| p == name));
         let is_wanted = match (of_type, of_hash) {
             (Some(kind), _) => life.types.iter().any(|other| other == kind),
@@ -79,7 +85,19 @@ pub fn open<'obj>(
         };
         program.set_autoload(is_wanted);
     }
+    open.maps.congestion.set_autocreate(life.types.iter().any(|kind| kind == OPS))?;
+    let name = congestion_name();
+    // SAFETY: it points to the value of the map, which has no padding, and lives as long as that.
+    let congestion = unsafe { &mut *open.struct_ops.congestion };
+    for (to, from) in congestion.name.iter_mut().zip(name.bytes()) {
+        *to = from as _;
+    }
     Ok(open)
+}
+
+/// What TCP calls the struct_ops of this process: such names are those of the whole kernel.
+pub fn congestion_name() -> String {
+    format!("torture{:08x}", process::id())
 }
 
 /// What the programs of a hash are called.
@@ -101,6 +119,10 @@ pub fn program_of<'a>(skel: &'a mut TortureSkel<'_>, kind: &str) -> Result<Progr
 
 /// Attaches the program of a type. That of XDP is attached to `lo`.
 pub fn attach(skel: &mut TortureSkel<'_>, kind: &str, cgroup: &Path) -> Result<Option<Link>> {
+    if kind == OPS {
+        let link = skel.maps.congestion.attach_struct_ops().map(Some);
+        return link.with_context(|| format!("attaching {kind}"));
+    }
     let program = program_of(skel, kind)?;
     let link = match kind {
         "xdp" => program.attach_xdp(LO).map(Some),

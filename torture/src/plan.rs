@@ -145,16 +145,12 @@ impl Life {
     /// Of the loader of an actor that is the `number`th one, with programs of some of these types.
     pub fn plan(seed: u64, actor: u32, number: u32, types: &[String]) -> Self {
         let mut rng = rng(seed, actor, number);
-        let mut chosen = Vec::new();
-        for _ in 0..rng.usize(1..=3) {
+        let mut chosen = vec![dealt(seed, actor, number, types)];
+        for _ in 0..rng.usize(..3) {
             let name = rng.choice(types).expect("there are types");
-            if !chosen.contains(name) {
+            if chosen.iter().all(|other| other != name && !disturb(other, name)) {
                 chosen.push(name.clone());
             }
-        }
-        // The program of XDP drops what it sees: nobody is connected then.
-        if chosen.iter().any(|name| name == "xdp") {
-            chosen.retain(|name| name != "sockops");
         }
         // To verify their programs is most of what a life takes.
         let hashes: Vec<Hash> = Hash::ALL.into_iter().filter(|_| rng.bool()).collect();
@@ -194,6 +190,22 @@ fn rng(seed: u64, actor: u32, number: u32) -> Rng {
     // Neighbours have nothing in common: the generator itself spreads what it is seeded with.
     let life = (u64::from(actor) << 32 | u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     Rng::with_seed(seed.rotate_left(17) ^ life)
+}
+
+/// The type that a life has in any case: each actor comes through all of them, in an order that
+/// follows from the seed, and no two begin at the same one.
+fn dealt(seed: u64, actor: u32, number: u32, types: &[String]) -> String {
+    let mut order: Vec<&String> = types.iter().collect();
+    Rng::with_seed(seed).shuffle(&mut order);
+    let begins = actor as usize * order.len() / 3 + actor as usize / 3;
+    order[(begins + number as usize) % order.len()].clone()
+}
+
+/// Whether programs of both types are not for one life: that of XDP drops what it sees, and nobody
+/// is connected then.
+fn disturb(one: &str, other: &str) -> bool {
+    let is_connected = |name| matches!(name, "sockops" | "sk_msg" | "struct_ops");
+    one == "xdp" && is_connected(other) || other == "xdp" && is_connected(one)
 }
 
 fn of_programs(rng: &mut Rng, types: &[String]) -> Op {
@@ -237,7 +249,23 @@ mod tests {
     use super::*;
 
     fn types() -> Vec<String> {
-        ["xdp", "fentry", "sockops", "syscall"].map(str::to_owned).to_vec()
+        crate::run::TYPES.map(str::to_owned).to_vec()
+    }
+
+    #[test]
+    fn every_type_comes_to_every_actor() {
+        let types = types();
+        for actor in 0..16 {
+            for first in [0, 7] {
+                let lives = (first..first + types.len() as u32)
+                    .map(|number| Life::plan(1, actor, number, &types));
+                let has: std::collections::BTreeSet<String> =
+                    lives.map(|life| life.types[0].clone()).collect();
+                assert_eq!(has.len(), types.len(), "actor {actor}, from {first} on: {has:?}");
+            }
+        }
+        let first = [0, 1, 2].map(|actor| dealt(1, actor, 0, &types));
+        assert!(first[0] != first[1] && first[1] != first[2] && first[2] != first[0], "{first:?}");
     }
 
     #[test]
@@ -273,7 +301,9 @@ mod tests {
             assert!(lives.iter().any(|life| life.types.contains(&name)), "{name}");
         }
         let has = |life: &Life, name| life.types.iter().any(|other| other == name);
-        assert!(!lives.iter().any(|life| has(life, "xdp") && has(life, "sockops")));
+        for name in ["sockops", "sk_msg", "struct_ops"] {
+            assert!(!lives.iter().any(|life| has(life, "xdp") && has(life, name)), "{name}");
+        }
         let names: std::collections::BTreeSet<&str> =
             lives.iter().flat_map(|life| life.hands.iter().flatten()).map(Op::name).collect();
         assert_eq!(names.len(), 13, "{names:?}");

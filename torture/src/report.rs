@@ -99,6 +99,16 @@ impl fmt::Display for Report {
         for (name, why) in &self.left_out {
             writeln!(f, "left out  {name}: {why}")?;
         }
+        writeln!(f, "submitted {}", list(&counts.submitted))?;
+        let silent: Vec<&str> = counts
+            .types
+            .keys()
+            .filter(|name| !counts.submitted.contains_key(*name))
+            .map(String::as_str)
+            .collect();
+        if !silent.is_empty() {
+            writeln!(f, "too short to say anything of {}", silent.join(", "))?;
+        }
         writeln!(f, "operations {}", list(&counts.operations))?;
         writeln!(
             f,

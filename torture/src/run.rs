@@ -17,6 +17,7 @@ use crate::disturb::{cpu_that_can_go, hotplug, turn_the_page};
 use crate::leftover::{
     self, Objects, kernel_memory, lockdep_watches, no_leaks, no_pins, no_processes, wait_for_memory,
 };
+use crate::object::OPS;
 use crate::report::{Memory, Report};
 
 /// Where everybody's pins are.
@@ -29,8 +30,23 @@ const PROGRESS: Duration = Duration::from_secs(10);
 /// that waits for others may well load for minutes.
 const LONGEST_LIFE: Duration = Duration::from_secs(1200);
 
+/// So many operations that let programs of a type run have some of them submit. Programs are attached
+/// two thirds of the time, and each operation lets them run several times.
+const ENOUGH: u64 = 40;
+
 /// The number of the actor that lives before anything is measured.
 const FIRST: u32 = 1000;
+
+/// The types of programs that submit: those that the tests know, and one that is no program alone.
+pub const TYPES: [&str; CAUSED.len() + 1] = {
+    let mut types = [OPS; CAUSED.len() + 1];
+    let mut at = 0;
+    while at < CAUSED.len() {
+        types[at] = CAUSED[at];
+        at += 1;
+    }
+    types
+};
 
 /// Set by Ctrl-C.
 pub static IS_OVER: AtomicBool = AtomicBool::new(false);
@@ -40,7 +56,7 @@ pub fn types() -> (Vec<String>, BTreeMap<String, String>) {
     let config = of_running_kernel();
     let mut types = Vec::new();
     let mut left_out = BTreeMap::new();
-    for name in CAUSED {
+    for name in TYPES {
         let lacks = |option: &&str| config.as_ref().is_some_and(|config| !is_set(config, option));
         let why = match options_of(name).find(lacks) {
             _ if is_tracing(name) && version() < (7, 0) => "since Linux 7.0".to_owned(),
@@ -99,8 +115,21 @@ pub fn run(seed: u64, time: Duration, actors: u32) -> Result<Report> {
     report.memory = Memory { before, after: kernel_memory()?, bound: leftover::BOUND };
     note(no_leaks().map(|looked| report.kmemleak = looked));
     note(lockdep_watches().map(|watched| report.lockdep = watched));
+    failures.extend(silent(&types, &report.counts));
     report.failures = failures;
     Ok(report)
+}
+
+/// What says of types that they ran often enough, and have submitted nothing.
+fn silent(types: &[String], counts: &Counts) -> Option<String> {
+    let of = |counts: &BTreeMap<String, u64>, name: &String| counts.get(name).copied().unwrap_or(0);
+    let is_silent =
+        |name: &&String| of(&counts.let_run, name) >= ENOUGH && of(&counts.submitted, name) == 0;
+    let silent: Vec<&str> = types.iter().filter(is_silent).map(String::as_str).collect();
+    let names = silent.join(", ");
+    (!silent.is_empty()).then(|| {
+        format!("let run {ENOUGH} times or oftener, and none has submitted a job: {names}")
+    })
 }
 
 struct Tortured {
@@ -183,4 +212,26 @@ fn said_in_panic(panic: &(dyn std::any::Any + Send)) -> String {
     let words = panic.downcast_ref::<String>().map(String::as_str);
     let words = words.or_else(|| panic.downcast_ref::<&str>().copied());
     format!("panicked: {}", words.unwrap_or("without words"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_never_submits_is_named() {
+        let types = ["fentry", "uprobe", "xdp"].map(str::to_owned);
+        let of = |pairs: &[(&str, u64)]| {
+            pairs.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+        };
+        let counts = |let_run, submitted| Counts {
+            let_run: of(let_run),
+            submitted: of(submitted),
+            ..Counts::default()
+        };
+        let all = [("fentry", 100), ("uprobe", ENOUGH), ("xdp", ENOUGH - 1)];
+        let failure = silent(&types, &counts(&all, &[("fentry", 1)])).unwrap();
+        assert!(failure.ends_with(": uprobe"), "{failure}");
+        assert_eq!(silent(&types, &counts(&all, &[("fentry", 1), ("uprobe", 1)])), None);
+    }
 }

@@ -138,6 +138,15 @@ static int work(struct job *job, struct bpf_wq_run *run)
 
 BPF_WQ_EXECUTOR(jobs, struct job, 64, 4, work);
 
+/* Who has submitted jobs that were accepted: a type of program, by its name. */
+struct origin {
+	__u64 accepted;
+	char type[24];
+};
+
+ARRAY(origins, 64, struct origin);
+
+/* 1 if it was accepted. */
 static __attribute__((noinline)) int submit_one(void)
 {
 	struct bpf_wq_options options = {};
@@ -170,20 +179,77 @@ static __attribute__((noinline)) int submit_one(void)
 		bpf_wq_add(*mark, ACCEPTED);
 		bpf_wq_add(totals->jobs.accepted, 1);
 		bpf_wq_write(*place, id);
-		return 0;
+		return 1;
 	}
 	bpf_wq_add(totals->jobs.refused, 1);
 	if (err != -ENOSPC && err != -ESHUTDOWN && err != -ENOMEM && err != -EOPNOTSUPP)
 		bpf_wq_write(totals->wrong, err);
-	return err;
+	return 0;
 }
 
-static __always_inline void use(void)
+static __always_inline void submit_as(__u32 number, struct origin who)
 {
-	submit_one();
+	struct origin *origin;
+
+	if (!submit_one())
+		return;
+	origin = bpf_map_lookup_elem(&origins, &number);
+	if (!origin)
+		return;
+	__builtin_memcpy(origin->type, who.type, sizeof(who.type));
+	bpf_wq_add(origin->accepted, 1);
 }
+
+#define USE(name) submit_as(__COUNTER__, (struct origin){.type = #name})
 
 #include "program_types.h"
+
+struct sock;
+
+/* A program of another form: what TCP calls for the connections that choose this. */
+struct tcp_congestion_ops {
+	void (*init)(struct sock *sk);
+	void (*cong_avoid)(struct sock *sk, __u32 ack, __u32 acked);
+	__u32 (*ssthresh)(struct sock *sk);
+	__u32 (*undo_cwnd)(struct sock *sk);
+	char name[16];
+};
+
+SEC("struct_ops")
+int type_struct_ops(void *ctx)
+{
+	USE(struct_ops);
+	return 0;
+}
+
+SEC("struct_ops")
+int type_struct_ops_acked(void *ctx)
+{
+	USE(struct_ops);
+	return 0;
+}
+
+SEC("struct_ops")
+int type_struct_ops_ssthresh(void *ctx)
+{
+	return 2;
+}
+
+SEC("struct_ops")
+int type_struct_ops_undo_cwnd(void *ctx)
+{
+	return 2;
+}
+
+/* Each loader gives it a name of its own. */
+SEC(".struct_ops.link")
+struct tcp_congestion_ops congestion = {
+	.init = (void *)type_struct_ops,
+	.cong_avoid = (void *)type_struct_ops_acked,
+	.ssthresh = (void *)type_struct_ops_ssthresh,
+	.undo_cwnd = (void *)type_struct_ops_undo_cwnd,
+	.name = "torture",
+};
 
 struct request {
 	__u32 key; /* of the first element */
@@ -192,7 +258,7 @@ struct request {
 
 static long submit_next(__u64 i, void *nothing)
 {
-	submit_one();
+	USE(submit_jobs);
 	return 0;
 }
 

@@ -104,9 +104,10 @@ impl Session<'_> {
             fs::remove_dir_all(to).with_context(explain)?;
         }
         fs::create_dir_all(to).with_context(explain)?;
-        let left = vm::results(&guest_dir(&self.workspace.target, &choice.name())?);
-        if left.exists() {
-            self.bring(&left, to)?;
+        let guest = guest_dir(&self.workspace.target, &choice.name())?;
+        // Without a kernel there was no guest.
+        if vm::results(&guest).exists() {
+            self.bring(&guest, to)?;
         }
         let file = to.join("verdict.json");
         fs::write(&file, serde_json::to_string_pretty(verdict)? + "\n").with_context(explain)?;
