@@ -20,6 +20,7 @@ enum {
 	AGAIN,	     /* until the third attempt */
 	AGAIN_LATER, /* the same, with a wait of its own */
 	SLEEP,	     /* until the page is there */
+	ATTEND,	     /* again, until user space drains */
 };
 
 struct job {
@@ -104,6 +105,10 @@ static int work(struct job *job, struct bpf_wq_run *run)
 		break;
 	case SLEEP:
 		result = read_page(record);
+		break;
+	case ATTEND:
+		if (!bpf_wq_is_draining(run))
+			result = -EAGAIN;
 		break;
 	}
 	if (result != -EAGAIN) {

@@ -49,6 +49,7 @@ enum Kind {
     Again,
     AgainLater,
     Sleep,
+    Attend,
 }
 
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -445,6 +446,21 @@ fn drains() {
     fixture.all_done(0..3);
     assert_eq!(fixture.record(9).runs, 0);
     assert_eq!(fixture.jobs.counters().refused, 1);
+}
+
+/// Without that, a job that is run again and again would be left.
+#[test_log::test]
+#[serial]
+fn tells_a_handler_that_it_is_being_drained() {
+    if !needs_bpf_wq() {
+        return;
+    }
+    let mut storage = MaybeUninit::uninit();
+    let mut fixture = Fixture::new(&mut storage);
+    fixture.submit(Kind::Attend, 0);
+    eventually("it is run again", || (fixture.record(0).attempt >= 3).then_some(()));
+    assert!(fixture.armed.drain(DEADLINE).is_complete(), "{}", fixture.jobs.counters());
+    fixture.all_done([0]);
 }
 
 #[test_log::test]

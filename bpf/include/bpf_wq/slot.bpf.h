@@ -24,7 +24,17 @@ struct bpf_wq_run {
 	__u64 id;
 	__u64 attempt;	/* 0 the first time */
 	__u64 retry_ns; /* when to run again, if it returns -EAGAIN; it may change this */
+	const struct bpf_wq_gate *gate; /* for bpf_wq_is_draining() */
 };
+
+/*
+ * Whether user space waits for all jobs to end, of a handler, at any time of its run: one that asks
+ * to be run again for ever has to give up then.
+ */
+static __always_inline int bpf_wq_is_draining(const struct bpf_wq_run *run)
+{
+	return bpf_wq_read(run->gate->phase) == BPF_WQ_CLOSED;
+}
 
 /* The wait before a second run; it doubles with every run, up to the longest. */
 #define BPF_WQ_FIRST_RETRY_NS 1000000ULL
@@ -390,6 +400,7 @@ static __always_inline int bpf_wq_slot_begin(const struct bpf_wq_executor *e, __
 	run->attempt = slot->attempt;
 	doublings = run->attempt < BPF_WQ_RETRY_DOUBLINGS ? run->attempt : BPF_WQ_RETRY_DOUBLINGS;
 	run->retry_ns = BPF_WQ_FIRST_RETRY_NS << doublings;
+	run->gate = &e->state->gate;
 	bpf_wq_add(e->state->gate.running, 1);
 	return 1;
 }

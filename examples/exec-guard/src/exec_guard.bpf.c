@@ -14,14 +14,6 @@
 /* How often verdicts that have expired are removed, as long as there are any. */
 #define SWEEP_NS 250000000ULL
 
-static struct bpf_wq_executor_state *questions_state(void);
-static struct bpf_wq_executor_state *sweeps_state(void);
-
-static __always_inline int is_draining(const struct bpf_wq_executor_state *state)
-{
-	return !state || bpf_wq_read(state->gate.phase) != BPF_WQ_OPEN;
-}
-
 /* A sweep is submitted, and has not come to its end. */
 static __u64 is_sweep_due;
 
@@ -74,7 +66,7 @@ static int sweep(struct sweep *unused, struct bpf_wq_run *run)
 	bpf_for_each_map_elem(&verdicts, sweep_verdict, &now, 0);
 	bpf_for_each_map_elem(&answers, sweep_answer, &now, 0);
 	run->retry_ns = SWEEP_NS;
-	if (is_draining(sweeps_state()))
+	if (bpf_wq_is_draining(run))
 		return 0;
 	if (left)
 		return -EAGAIN;
@@ -86,13 +78,6 @@ static int sweep(struct sweep *unused, struct bpf_wq_run *run)
 }
 
 BPF_WQ_EXECUTOR(sweeps, struct sweep, 4, 1, sweep);
-
-static struct bpf_wq_executor_state *sweeps_state(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&sweeps_gate, &zero);
-}
 
 static __noinline void sweep_later(void)
 {
@@ -192,7 +177,7 @@ static int ask(struct question *question, struct bpf_wq_run *run)
 		    (question->asks && now >= question->began_ns + settings.give_up_ns &&
 		     !give_up(question, now))) {
 			verdict = bpf_map_lookup_elem(&verdicts, &question->subject);
-		} else if (is_draining(questions_state())) {
+		} else if (bpf_wq_is_draining(run)) {
 			if (!forget(&question->subject))
 				bpf_wq_add(counts.forgotten, 1);
 			return 0;
@@ -204,19 +189,12 @@ static int ask(struct question *question, struct bpf_wq_run *run)
 	    verdict->action != DENY || !settings.hooks[hook].signal)
 		return 0;
 	if (hand_over(question, TO_REVOKE))
-		return is_draining(questions_state()) ? -ENOSPC : -EAGAIN;
+		return bpf_wq_is_draining(run) ? -ENOSPC : -EAGAIN;
 	bpf_wq_add(counts.revoked, 1);
 	return 0;
 }
 
 BPF_WQ_EXECUTOR(questions, struct question, 1024, 4, ask);
-
-static struct bpf_wq_executor_state *questions_state(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&questions_gate, &zero);
-}
 
 enum {
 	IS_KNOWN,

@@ -154,8 +154,6 @@ static __always_inline int ask(struct hid_bpf_ctx *hid)
 	return report[0] == SET_UP && report[1] == IS_ON ? 0 : -EPROTO;
 }
 
-static int is_draining(void);
-
 /* Sleeps until the keyboard answers: the kernel's driver waits for 5 seconds at most. */
 static int set_up(struct waking *waking, struct bpf_wq_run *run)
 {
@@ -174,7 +172,8 @@ static int set_up(struct waking *waking, struct bpf_wq_run *run)
 		bpf_wq_add(counts.wrong, 1);
 	else
 		bpf_wq_add(counts.unanswered, 1);
-	if (run->attempt + 1 >= settings.tries || is_draining()) {
+	/* Whoever drains waits for one request to a keyboard that may never answer. */
+	if (run->attempt + 1 >= settings.tries || bpf_wq_is_draining(run)) {
 		bpf_wq_add(counts.given_up, 1);
 		return err;
 	}
@@ -183,16 +182,6 @@ static int set_up(struct waking *waking, struct bpf_wq_run *run)
 }
 
 BPF_WQ_EXECUTOR(set_ups, struct waking, 16, 1, set_up);
-
-/* Whoever drains does not wait for a keyboard that may never answer, but for one request. */
-static int is_draining(void)
-{
-	struct bpf_wq_executor_state *state;
-	__u32 zero = 0;
-
-	state = bpf_map_lookup_elem(&set_ups_gate, &zero);
-	return !state || bpf_wq_read(state->gate.phase) != BPF_WQ_OPEN;
-}
 
 /* One after the other: all are of one keyboard. */
 static const struct bpf_wq_options in_order = {.is_ordered = 1};

@@ -33,12 +33,9 @@ static long sweep_one(void *map, struct source *source, struct entry *entry, __u
 	return 0;
 }
 
-static struct bpf_wq_executor_state *sweeps_state(void);
-
 /* Runs in a kernel worker, which other work need not wait for. */
 static int sweep(struct request *request, struct bpf_wq_run *run)
 {
-	struct bpf_wq_executor_state *state = sweeps_state();
 	__u64 now = bpf_ktime_get_ns();
 
 	left = 0;
@@ -46,7 +43,7 @@ static int sweep(struct request *request, struct bpf_wq_run *run)
 	bpf_wq_add(tracked.sweeps, 1);
 	run->retry_ns = limits.sweep_ns;
 	/* Whoever drains this waits until it ends. */
-	if (!state || bpf_wq_read(state->gate.phase) != BPF_WQ_OPEN)
+	if (bpf_wq_is_draining(run))
 		return 0;
 	if (left)
 		return -EAGAIN;
@@ -58,13 +55,6 @@ static int sweep(struct request *request, struct bpf_wq_run *run)
 }
 
 BPF_WQ_EXECUTOR(sweeps, struct request, 4, 1, sweep);
-
-static struct bpf_wq_executor_state *sweeps_state(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&sweeps_gate, &zero);
-}
 
 static __always_inline void clean_up_later(const struct source *source, int is_tracked)
 {

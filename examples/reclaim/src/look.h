@@ -42,12 +42,9 @@ static long look_at_one(void *map, struct process *process, struct owner *owner,
 	return 1;
 }
 
-static struct bpf_wq_executor_state *looks_state(void);
-
 /* Runs in a kernel worker. During a drain it frees what it finds itself. */
 static int look_for_ended(struct look *look, struct bpf_wq_run *run)
 {
-	struct bpf_wq_executor_state *state = looks_state();
 	struct look now = *look;
 
 	if (!now.found.pid)
@@ -61,7 +58,7 @@ static int look_for_ended(struct look *look, struct bpf_wq_run *run)
 	}
 	run->retry_ns = LOOK_NS;
 	/* Whoever drains this waits until it ends. */
-	if (!state || bpf_wq_read(state->gate.phase) != BPF_WQ_OPEN)
+	if (bpf_wq_is_draining(run))
 		return 0;
 	if (!has_told_all())
 		return -EAGAIN;
@@ -73,13 +70,6 @@ static int look_for_ended(struct look *look, struct bpf_wq_run *run)
 }
 
 BPF_WQ_EXECUTOR(looks, struct look, 4, 1, look_for_ended);
-
-static struct bpf_wq_executor_state *looks_state(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&looks_gate, &zero);
-}
 
 static __always_inline void look_later(void)
 {
