@@ -1,6 +1,5 @@
 //! init, set_callback and start where the kernel itself was interrupted: rules 8 and 9.
 
-use std::fs;
 use std::io;
 use std::os::fd::{FromRawFd as _, IntoRawFd as _, OwnedFd};
 
@@ -9,6 +8,7 @@ use nix::errno::Errno::EOPNOTSUPP;
 use serial_test::serial;
 
 use crate::support::called::{Called, OK, code, refusal};
+use crate::support::nmi::{self, needs_nmi};
 use crate::support::{answer, eventually, needs, needs_bpf_wq, rule, version};
 
 const GROUP: &str = "In interrupts";
@@ -49,13 +49,12 @@ fn in_hardirq() {
 #[serial]
 fn in_nmi() {
     rule("8", GROUP, "in NMI (tp_btf/nmi_handler): each call returns 0, and it runs");
-    if !needs_bpf_wq() {
+    if !needs_bpf_wq() || !needs_nmi() {
         return;
     }
     let mut called = Called::load("contexts", &["in_nmi"]);
     let link = attached(&mut called, "in_nmi", |p| p.attach_trace().expect("attached"));
-    // Asks the other CPU, by NMI, where it is.
-    fs::write("/proc/sysrq-trigger", "l").expect("backtraces of all CPUs");
+    nmi::send();
     if version() >= ANYWHERE {
         runs(&called);
     } else {

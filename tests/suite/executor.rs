@@ -1,7 +1,6 @@
 //! The executor: what becomes of jobs. Its load is `executor_load.rs`, its cost
 //! `executor_cost.rs`.
 
-use std::fs;
 use std::mem::MaybeUninit;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,6 +13,7 @@ use rstest::rstest;
 use serial_test::serial;
 
 use crate::support::fuse::Page;
+use crate::support::nmi::{self, needs_nmi};
 use crate::support::running::run;
 use crate::support::{answer, eventually, loads, needs_bpf_wq, needs_config, rule, version};
 
@@ -574,14 +574,13 @@ fn cancels_what_waits_for_its_turn() {
 #[serial]
 fn takes_jobs_in_an_nmi() {
     rule("X-nmi", GROUP, "in an NMI (tp_btf/nmi_handler) jobs are accepted, and done");
-    if !needs_bpf_wq() {
+    if !needs_bpf_wq() || !needs_nmi() {
         return;
     }
     let mut storage = MaybeUninit::uninit();
     let fixture = Fixture::choosing(&mut storage, |open| open.progs.from_nmi.set_autoload(true));
     let link = fixture.armed.skel().progs.from_nmi.attach_trace().expect("it attaches");
-    // Asks the other CPU, by NMI, where it is.
-    fs::write("/proc/sysrq-trigger", "l").expect("backtraces of all CPUs");
+    nmi::send();
     let data = fixture.armed.skel().maps.data_data.as_deref().expect("the section is mapped");
     let told = &raw const data.nmi_submitted;
     // SAFETY: the section is mapped, and the program writes whole numbers.

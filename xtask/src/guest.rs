@@ -31,7 +31,7 @@ pub fn run(share: &Path) -> Result<i32> {
     let job: Job = serde_json::from_slice(&job).context("cannot read the job")?;
     let host = Host { marker: &job.marker, share };
     host.tell(&Event::Started { release: kconfig::release()? })?;
-    let kernel = mount_bpffs().and_then(|()| Running::find(&share.join(CONFIG_FILE)));
+    let kernel = mount_others().and_then(|()| Running::find(&share.join(CONFIG_FILE)));
     let ended = match kernel.and_then(|kernel| work(&job, &kernel, &host)) {
         Ok(ended) => ended,
         Err(e) => (false, format!("{e:#}")),
@@ -76,15 +76,22 @@ impl Host<'_> {
     }
 }
 
-/// vmtest's init mounts the usual file systems, without this one. A kernel without BPF has no such
-/// directory.
-fn mount_bpffs() -> Result<()> {
-    let bpffs = Path::new("/sys/fs/bpf");
-    if !bpffs.is_dir() {
+/// What vmtest's init does not mount: bpffs, which a kernel without BPF has no directory for, and
+/// tracefs where a kernel has it at its own place only (CONFIG_TRACEFS_AUTOMOUNT_DEPRECATED).
+fn mount_others() -> Result<()> {
+    mount_at("/sys/fs/bpf", "bpf")?;
+    match Path::new("/sys/kernel/debug/tracing").exists() {
+        true => Ok(()),
+        false => mount_at("/sys/kernel/tracing", "tracefs"),
+    }
+}
+
+fn mount_at(place: &str, kind: &str) -> Result<()> {
+    if !Path::new(place).is_dir() {
         return Ok(());
     }
-    mount(None::<&str>, bpffs, Some("bpf"), MsFlags::empty(), None::<&str>)
-        .context("cannot mount /sys/fs/bpf")
+    mount(None::<&str>, place, Some(kind), MsFlags::empty(), None::<&str>)
+        .with_context(|| format!("cannot mount {place}"))
 }
 
 fn work(job: &Job, kernel: &Running, host: &Host) -> Result<(bool, String)> {

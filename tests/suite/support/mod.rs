@@ -7,6 +7,7 @@ pub mod creating;
 pub mod lifecycle;
 pub mod loader;
 pub mod loading;
+pub mod nmi;
 pub mod noise;
 pub mod pin;
 pub mod process;
