@@ -9,6 +9,7 @@ mod install;
 mod line;
 mod verdict;
 
+use std::env;
 use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -226,6 +227,15 @@ fn run(line: &str, host: &Host, expected: u32, limit: Duration, log: &Path) -> R
     if host.is_emulated() {
         // Without /dev/kvm: vmtest takes it where it is there, also where guests hang under it.
         command.args(["--dev", "/dev"]);
+    }
+    // `cargo run` has set these for this process; they would make cargo build anew what reads them.
+    for (name, _) in env::vars_os() {
+        let is_of_a_package = ["CARGO_PKG_", "CARGO_MANIFEST_"]
+            .into_iter()
+            .any(|of| name.to_string_lossy().starts_with(of));
+        if is_of_a_package {
+            command.env_remove(name);
+        }
     }
     let status = command
         .args(["--proc", "/proc", "--tmpfs", "/tmp", "--"])
