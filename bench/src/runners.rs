@@ -11,7 +11,7 @@ mod verdict;
 
 use std::env;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -204,10 +204,10 @@ impl Bench<'_> {
             let log = self.logs.join(format!("{}.log", self.timed.len()));
             let limit = LIMIT * u32::try_from(kernels.len())?;
             let begun = Instant::now();
-            let code = run(&line, self.host, expected, limit, &log)?;
+            let (code, said) = run(&line, self.host, expected, limit)?;
             let ms = u64::try_from(begun.elapsed().as_millis())?;
-            let text = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
-            let verdict = verdict::read(runner, kernels.len(), code, &text);
+            fs::write(&log, &said).with_context(|| format!("cannot write {}", log.display()))?;
+            let verdict = verdict::read(runner, kernels.len(), code, &said);
             println!("{runner}: {asked:?}: {verdict} after {ms} ms: {}", log.display());
             self.timed.push(Timed { runner, asked, ms, verdict });
         }
@@ -215,13 +215,13 @@ impl Bench<'_> {
     }
 }
 
-/// Runs a line of shell. Gives its exit status, unless a signal ended it.
+/// Runs a line of shell. Gives its exit status, unless a signal ended it, and what it wrote: through
+/// a pipe, for virtme-ng opens a file anew for each guest, and writes over what is there.
 ///
 /// Whatever ends the line, or this process, bubblewrap's process namespace ends with it, and so does
 /// all that was started there, and its /tmp.
-fn run(line: &str, host: &Host, expected: u32, limit: Duration, log: &Path) -> Result<Option<i32>> {
-    let wrong = || format!("cannot write {}", log.display());
-    let out = File::create(log).with_context(wrong)?;
+fn run(line: &str, host: &Host, expected: u32, limit: Duration) -> Result<(Option<i32>, String)> {
+    let line = format!("exec 2>&1; {line}");
     let mut command = Command::new("bwrap");
     command.args(["--unshare-pid", "--die-with-parent", "--dev-bind", "/", "/"]);
     if host.is_emulated() {
@@ -237,17 +237,16 @@ fn run(line: &str, host: &Host, expected: u32, limit: Duration, log: &Path) -> R
             command.env_remove(name);
         }
     }
-    let status = command
+    let output = command
         .args(["--proc", "/proc", "--tmpfs", "/tmp", "--"])
-        .args(["timeout", "--kill-after=10", &limit.as_secs().to_string(), "sh", "-c", line])
+        .args(["timeout", "--kill-after=10", &limit.as_secs().to_string(), "sh", "-c", &line])
         .env(EXPECTED, expected.to_string())
         .current_dir(&host.root)
         .stdin(Stdio::null())
-        .stderr(out.try_clone().with_context(wrong)?)
-        .stdout(out)
-        .status()
+        .stderr(Stdio::inherit())
+        .output()
         .context("cannot run bwrap, of the package bubblewrap")?;
-    Ok(status.code())
+    Ok((output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned()))
 }
 
 #[cfg(test)]
