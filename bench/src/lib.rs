@@ -15,6 +15,7 @@ pub mod page;
 mod plots;
 pub mod report;
 pub mod results;
+pub mod runners;
 mod slow;
 mod tables;
 pub mod throughput;

@@ -30,6 +30,16 @@ pub fn version() -> Result<(u32, u32)> {
     }
 }
 
+/// How busy it is.
+///
+/// # Errors
+///
+/// If it cannot be read.
+pub fn load_average() -> Result<String> {
+    let load = fs::read_to_string("/proc/loadavg").context("cannot read /proc/loadavg")?;
+    Ok(load.split(' ').next().unwrap_or_default().to_owned())
+}
+
 /// The CPUs that this process may run on.
 ///
 /// # Errors

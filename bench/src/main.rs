@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use bench::results::{Measured, Results};
-use bench::{cost, growth, latency, memory, page, report, throughput};
+use bench::{cost, growth, latency, memory, page, report, runners, throughput};
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// Measures ways to have work done later: bpf_wq, and others.
@@ -31,6 +31,13 @@ enum Command {
         /// Little of each: to see that it works
         #[arg(long)]
         quick: bool,
+    },
+    /// Measure how long runners of tests take to a verdict, on this machine, and write runners.json
+    ///
+    /// `cargo xtask bench --runners` calls it, and says there in host.json what can be booted.
+    Runners {
+        /// The runner's directory of results
+        results: PathBuf,
     },
     /// Print what guests have measured, ratios first
     Report {
@@ -68,6 +75,9 @@ fn main() -> ExitCode {
         Command::Measure { what, quick } => measure(&what, quick),
         Command::Report { results } => {
             Results::read(&results).map(|results| print!("{}", report::text(&results)))
+        }
+        Command::Runners { results } => {
+            runners::measure(&results).map(|runners| print!("{}", report::of_runners(&runners)))
         }
         Command::Page { results, docs } => write_page(&results, &docs),
     };

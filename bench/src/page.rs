@@ -10,6 +10,7 @@ use crate::Way;
 use crate::aims::{latency_p50, rate};
 use crate::plots::{self, Plot};
 use crate::results::{Job, OfKernel, Results};
+use crate::runners::Runners;
 use crate::tables::{self, Table};
 use crate::throughput::SIZE_OF_WRITES;
 
@@ -92,7 +93,21 @@ pub fn markdown(results: &Results) -> Result<String> {
         part(&mut page, "Workers whose handlers sleep:", &tables::wide(kernel))?;
         picture(&mut page, &plots::of_sleep(kernel))?;
     }
+    runner(&mut page, results.runners.as_ref())?;
     Ok(page)
+}
+
+/// How soon there is a verdict.
+fn runner(page: &mut String, runners: Option<&Runners>) -> Result<()> {
+    page.push_str(include_str!("page/runners.md"));
+    let Some(runners) = runners else {
+        page.push_str("\nIt was not measured.\n");
+        return Ok(());
+    };
+    let Runners { command, machine, accel, kernels, .. } = runners;
+    let kernels = kernels.join(", ");
+    writeln!(page, "\n    {command}\n\non {machine}, by {accel}, on the kernels {kernels}:")?;
+    section(page, "", &[tables::runners(runners)])
 }
 
 /// The command, the machine and the guests.
@@ -185,6 +200,7 @@ mod tests {
 
     use super::*;
     use crate::results::json;
+    use crate::runners::Runner;
 
     fn docs() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")
@@ -219,6 +235,11 @@ mod tests {
             assert!(page.contains(&format!("| {} | {} |", guest.release, guest.guest)));
         }
         assert!(page.contains(&results.run.command) && page.contains(&results.run.machine));
+        assert_eq!(page.contains("It was not measured"), results.runners.is_none());
+        for runner in Runner::ALL {
+            let is_there = page.contains(&format!("| {runner} |"));
+            assert_eq!(is_there, results.runners.is_some(), "{runner}");
+        }
         let is_emulated = results.run.guests.iter().any(|guest| guest.accel == "TCG");
         assert_eq!(page.contains("absolute times do not"), is_emulated);
     }

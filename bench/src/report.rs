@@ -2,6 +2,7 @@
 
 use crate::aims::cpu_counts;
 use crate::results::{Job, Results};
+use crate::runners::Runners;
 use crate::tables::{self, Table};
 use crate::throughput::SIZE_OF_WRITES;
 
@@ -38,5 +39,10 @@ pub fn text(results: &Results) -> String {
         show(format!("{release}: workers whose handlers sleep"), tables::wide(kernel));
     }
     show("memory of a job of 16 bytes".into(), tables::memory(results));
-    text
+    text + &results.runners.as_ref().map(of_runners).unwrap_or_default()
+}
+
+/// What `--runners` has measured.
+pub fn of_runners(runners: &Runners) -> String {
+    format!("\nfrom the command to the verdict\n\n{}", tables::runners(runners).text())
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Way;
 use crate::distribution::Distribution;
+use crate::runners::{self, Runners};
 
 /// From submission to the first instruction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,6 +168,9 @@ pub struct Results {
     pub run: Run,
     /// By kernel.
     pub kernels: Vec<OfKernel>,
+    /// What `--runners` has measured, if it was asked to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runners: Option<Runners>,
 }
 
 /// What all guests of a kernel have measured.
@@ -209,7 +213,7 @@ impl Results {
         for guest in &run.guests {
             sorted.extend(kernels.remove(guest.kernel.as_str()));
         }
-        Ok(Self { run, kernels: sorted })
+        Ok(Self { run, kernels: sorted, runners: runners::read(dir)? })
     }
 }
 

@@ -4,6 +4,7 @@ use crate::Way;
 use crate::aims::{self, condition, cpu_counts, latency_p50, rate};
 use crate::distribution::Distribution;
 use crate::results::{Cost, Job, Measured, OfKernel, Results};
+use crate::runners::{Asked, Runner, Runners};
 use crate::throughput::{SIZE_OF_WRITES, SIZES};
 
 /// A head, and rows below it.
@@ -229,6 +230,47 @@ pub fn wide(kernel: &OfKernel) -> Table {
     table
 }
 
+/// From the command to the verdict, in seconds.
+pub fn runners(runners: &Runners) -> Table {
+    let newest = runners.kernels.last().map_or("", String::as_str);
+    let all = format!("{} kernels", runners.kernels.len());
+    let of = |what: &str| format!("of cargo xtask's, {what}");
+    let seconds = |what: &str| format!("seconds, {what}");
+    let head = [of(newest), of(&all), seconds(newest), seconds(&all)];
+    let names = head.iter().map(String::as_str);
+    let head = [""].into_iter().chain(names).chain(["of a job that fails"]);
+    let mut table = Table::new(&head.collect::<Vec<_>>());
+    for runner in Runner::ALL {
+        let p50 = |runner, asked| runners.of(runner, asked).0.map(|spread| spread.p50);
+        let ratio = |asked| ratio(p50(runner, asked), p50(Runner::Xtask, asked));
+        table.row(vec![
+            runner.to_string(),
+            ratio(Asked::One),
+            ratio(Asked::Matrix),
+            seconds_of(runners.of(runner, Asked::One)),
+            seconds_of(runners.of(runner, Asked::Matrix)),
+            runners.of_failing(runner).map_or("-".to_owned(), |verdict| verdict.to_string()),
+        ]);
+    }
+    table
+}
+
+/// The median of right answers, the least and the most, and how many others there were.
+fn seconds_of((right, others): (Option<Distribution>, usize)) -> String {
+    let second = |ms: u64| format!("{:.1}", ms as f64 / 1000.0);
+    let mut text = match right {
+        None => "-".to_owned(),
+        Some(spread) if spread.samples == 1 => second(spread.p50),
+        Some(Distribution { p50, min, max, .. }) => {
+            format!("{} ({} to {})", second(p50), second(min), second(max))
+        }
+    };
+    if others > 0 {
+        text += &format!(", and {others} without the right verdict");
+    }
+    text
+}
+
 fn shown(spread: &Distribution) -> [u64; 4] {
     [spread.p50, spread.p99, spread.p999, spread.max]
 }
@@ -251,6 +293,7 @@ fn ratio(of: Option<u64>, to: Option<u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runners::{Timed, Verdict};
 
     #[test]
     fn a_table_is_aligned_on_a_terminal_and_piped_on_a_page() {
@@ -259,6 +302,34 @@ mod tests {
         table.row(vec!["a".into(), "1000".into()]);
         assert_eq!(table.text(), "           p50\nexecutor     1\na         1000\n");
         assert_eq!(table.markdown(), "|  | p50 |\n|---|---|\n| executor | 1 |\n| a | 1000 |\n");
+    }
+
+    #[test]
+    fn a_runner_without_the_right_verdict_has_no_time() {
+        let timed = |runner, asked, ms, verdict| Timed { runner, asked, ms, verdict };
+        let [ours, other, last] = Runner::ALL;
+        let measured = Runners {
+            command: String::new(),
+            machine: String::new(),
+            accel: "TCG".into(),
+            kernels: vec!["6.12".into(), "7.3".into()],
+            timed: vec![
+                timed(ours, Asked::Failing, 1, Verdict::Failed),
+                timed(other, Asked::Failing, 1, Verdict::Passed),
+                timed(ours, Asked::One, 10_000, Verdict::Passed),
+                timed(ours, Asked::One, 12_000, Verdict::Passed),
+                timed(other, Asked::One, 15_000, Verdict::Passed),
+                timed(other, Asked::One, 900_000, Verdict::None),
+                timed(last, Asked::One, 1000, Verdict::Failed),
+            ],
+        };
+        let table = runners(&measured);
+        assert_eq!(table.head[1..3], ["of cargo xtask's, 7.3", "of cargo xtask's, 2 kernels"]);
+        let rows: Vec<&[String]> = table.rows.iter().map(|row| &row[1..]).collect();
+        assert_eq!(rows[0], ["1.00", "-", "10.0 (10.0 to 12.0)", "-", "failed"]);
+        let other = "15.0, and 1 without the right verdict";
+        assert_eq!(rows[1], ["1.50", "-", other, "-", "passed"]);
+        assert_eq!(rows[2], ["-", "-", "-, and 1 without the right verdict", "-", "-"]);
     }
 
     #[test]

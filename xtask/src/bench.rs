@@ -2,8 +2,9 @@
 //! sizes, and its report of that.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use crate::accel::Accel;
 use crate::config::Matrix;
 use crate::failure::{failed, usage};
 use crate::interrupt::supervised;
+use crate::workspace::Workspace;
 
 /// `[package.metadata.xtask.bench]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -23,6 +25,8 @@ pub struct Bench {
     pub guests: Vec<BenchGuest>,
     /// The binary's arguments to report on this machine; the directory of the results follows.
     pub report: Vec<String>,
+    /// Its arguments to compare runners on this machine, with `host.json` in that directory.
+    pub runners: Option<Vec<String>>,
 }
 
 /// A guest of each kernel.
@@ -67,6 +71,34 @@ pub struct Measured {
     pub results: PathBuf,
 }
 
+/// `host.json`: what runners can be compared with on this machine.
+#[derive(Debug, Serialize)]
+pub struct Host {
+    /// As it was called.
+    pub command: String,
+    /// The host, when it began.
+    pub machine: String,
+    /// `KVM`, or `TCG` where KVM is not there or does not work.
+    pub accel: String,
+    /// The workspace.
+    pub root: PathBuf,
+    /// Cargo's target directory.
+    pub target: PathBuf,
+    /// The default kernels that packages hold, in the order of kernels.toml.
+    pub kernels: Vec<HostKernel>,
+}
+
+/// A kernel that can be booted.
+#[derive(Debug, Serialize)]
+pub struct HostKernel {
+    /// Its series.
+    pub kernel: String,
+    /// As `uname -r` prints it.
+    pub release: String,
+    /// Its directory in the cache: vmlinuz, initramfs, and modules.cpio, which is a part of it.
+    pub dir: PathBuf,
+}
+
 impl Bench {
     /// The kernels to measure on: those named, or the default ones, the oldest first.
     pub fn kernels(&self, matrix: &Matrix, named: &[String]) -> Vec<String> {
@@ -107,30 +139,65 @@ impl Bench {
 impl Run {
     /// One that begins now.
     pub fn begin() -> Result<Self> {
-        let arguments: Vec<String> = std::env::args().skip(1).collect();
-        let command = ["cargo xtask".to_owned()].into_iter().chain(arguments).collect::<Vec<_>>();
-        Ok(Run { command: command.join(" "), machine: machine()?, guests: vec![] })
+        Ok(Run { command: command(), machine: machine()?, guests: vec![] })
     }
 
     /// Writes it, and has `program` report.
     pub fn report(&mut self, program: &Path, args: &[String], dir: &Path) -> Result<()> {
         self.machine += &format!(", {} at its end", load()?);
-        let file = dir.join("run.json");
-        fs::write(&file, serde_json::to_string_pretty(self)? + "\n")
-            .with_context(|| format!("cannot write {}", file.display()))?;
-        let mut command = Command::new(program);
-        let mut child = command
-            .args(args)
-            .arg(dir)
-            .env("XTASK_RESULTS", dir)
-            .spawn()
-            .context("cannot run the report")?;
-        let status = supervised(child.id(), || child.wait())?.context("cannot run the report")?;
-        match status.success() {
-            true => Ok(()),
-            false => Err(failed(format!("the report failed ({status})"))),
-        }
+        write(&dir.join("run.json"), self)?;
+        on_this_machine(program, args, dir)
     }
+}
+
+impl Host {
+    /// One on which nothing can be booted yet.
+    pub fn new(accel: Accel, workspace: &Workspace) -> Result<Self> {
+        Ok(Host {
+            command: command(),
+            machine: machine()?,
+            accel: accel.to_string(),
+            root: workspace.root.clone(),
+            target: workspace.target.clone(),
+            kernels: vec![],
+        })
+    }
+
+    /// Writes it, and has `program` compare runners.
+    pub fn compare(&self, program: &Path, args: &[String], dir: &Path) -> Result<()> {
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        write(&dir.join("host.json"), self)?;
+        on_this_machine(program, args, dir)
+    }
+}
+
+fn write(file: &Path, what: &impl Serialize) -> Result<()> {
+    fs::write(file, serde_json::to_string_pretty(what)? + "\n")
+        .with_context(|| format!("cannot write {}", file.display()))
+}
+
+/// Runs the package's program here, on the directory of the results.
+fn on_this_machine(program: &Path, args: &[String], dir: &Path) -> Result<()> {
+    let wrong = || format!("cannot run {} {}", program.display(), args.join(" "));
+    let mut child = Command::new(program)
+        .args(args)
+        .arg(dir)
+        .env("XTASK_RESULTS", dir)
+        .stdin(Stdio::null())
+        // A process group of its own, which `supervised` ends as a whole.
+        .process_group(0)
+        .spawn()
+        .with_context(wrong)?;
+    let status = supervised(child.id(), || child.wait())?.with_context(wrong)?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(failed(format!("the package's {} failed ({status})", args.join(" ")))),
+    }
+}
+
+fn command() -> String {
+    let arguments = std::env::args().skip(1);
+    ["cargo xtask".to_owned()].into_iter().chain(arguments).collect::<Vec<_>>().join(" ")
 }
 
 /// The host's processors, and how busy they are.

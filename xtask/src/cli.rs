@@ -82,6 +82,12 @@ pub struct BenchOptions {
     /// From a guest's boot to the end of what it measures
     #[arg(long, value_name = "SECONDS", default_value_t = 900)]
     pub deadline: u64,
+    /// Instead, compare this runner's time to a verdict with that of others, on this machine
+    ///
+    /// On the newest kernel, and on all default ones that packages hold. It installs the others
+    /// into the target directory, and what they need on the machine.
+    #[arg(long, conflicts_with_all = ["kernels", "modules", "deadline", "args"])]
+    pub runners: bool,
     /// More arguments of what measures, in each guest
     #[arg(last = true, value_name = "ARGUMENTS")]
     pub args: Vec<String>,
@@ -301,6 +307,7 @@ fn run_on_host(command: Command, place: &Place) -> Result<Exit> {
             Exit::Passed
         }
         Command::Demo { name, args, on } => Session::open(place)?.demo(name, args, &on)?,
+        Command::Bench(options) if options.runners => Session::open(place)?.bench_runners()?,
         Command::Bench(options) => Session::open(place)?.bench(&options)?,
         Command::Mutate { on } => Session::open(place)?.mutate(&on)?,
         Command::Shell { on } => Session::open(place)?.shell(&on)?,

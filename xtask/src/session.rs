@@ -1,5 +1,6 @@
 //! What the commands that boot guests do, on the workspace of the current directory.
 
+mod runners;
 mod torture;
 
 use std::collections::BTreeMap;

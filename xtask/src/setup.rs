@@ -1,7 +1,7 @@
 //! The tools that a run needs, and how to get them.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -15,6 +15,8 @@ enum Sign {
     Library(&'static str, &'static str),
     /// One of these files is there.
     File(&'static [&'static str]),
+    /// Python can import it.
+    Module(&'static str),
 }
 
 struct Tool {
@@ -142,6 +144,46 @@ const BUILD_TOOLS: &[Tool] = &[
     },
 ];
 
+/// For runners that this one is compared with.
+const RUNNER_TOOLS: &[Tool] = &[
+    Tool {
+        what: "bubblewrap",
+        sign: Sign::Program(&["bwrap"]),
+        apt: "bubblewrap",
+        dnf: "bubblewrap",
+        pacman: "bubblewrap",
+    },
+    Tool {
+        what: "a static busybox",
+        sign: Sign::Program(&["busybox"]),
+        apt: "busybox-static",
+        dnf: "busybox",
+        pacman: "busybox",
+    },
+    Tool {
+        what: "depmod",
+        sign: Sign::Program(&["depmod"]),
+        apt: "kmod",
+        dnf: "kmod",
+        pacman: "kmod",
+    },
+    Tool {
+        // A guest of virtme-ng runs it.
+        what: "udev",
+        sign: Sign::Program(&["udevadm"]),
+        apt: "udev",
+        dnf: "systemd-udev",
+        pacman: "systemd",
+    },
+    Tool {
+        what: "Python's venv",
+        sign: Sign::Module("ensurepip"),
+        apt: "python3-venv",
+        dnf: "python3",
+        pacman: "python",
+    },
+];
+
 impl Tool {
     fn is_there(&self) -> bool {
         match &self.sign {
@@ -152,6 +194,12 @@ impl Tool {
                     || Path::new("/usr/include").join(header).exists()
             }
             Sign::File(paths) => paths.iter().any(|path| Path::new(path).exists()),
+            Sign::Module(name) => {
+                let import = format!("import {name}");
+                let found =
+                    Command::new("python3").args(["-c", &import]).stderr(Stdio::null()).status();
+                found.is_ok_and(|status| status.success())
+            }
         }
     }
 }
@@ -165,6 +213,11 @@ pub fn ensure_tools() -> Result<()> {
 /// As [`ensure_tools`], for what a kernel is built with beside them.
 pub fn ensure_build_tools() -> Result<()> {
     ensure(BUILD_TOOLS)
+}
+
+/// As [`ensure_tools`], for what other runners need beside them.
+pub fn ensure_runner_tools() -> Result<()> {
+    ensure(RUNNER_TOOLS)
 }
 
 fn ensure(tools: &[Tool]) -> Result<()> {
@@ -286,5 +339,6 @@ mod tests {
         assert!(tool(Sign::File(&["/nowhere", "/proc/version"])).is_there());
         assert!(!tool(Sign::File(&["/nowhere"])).is_there());
         assert!(!tool(Sign::Library("no-such-library", "no-such.h")).is_there());
+        assert!(!tool(Sign::Module("no_such_module")).is_there());
     }
 }
