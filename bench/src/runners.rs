@@ -79,6 +79,16 @@ pub enum Asked {
     Matrix,
 }
 
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Failing => "a job that fails",
+            Self::One => "one kernel",
+            Self::Matrix => "all kernels",
+        })
+    }
+}
+
 /// What it answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -208,7 +218,7 @@ impl Bench<'_> {
             let ms = u64::try_from(begun.elapsed().as_millis())?;
             fs::write(&log, &said).with_context(|| format!("cannot write {}", log.display()))?;
             let verdict = verdict::read(runner, kernels.len(), code, &said);
-            println!("{runner}: {asked:?}: {verdict} after {ms} ms: {}", log.display());
+            println!("{runner}: {asked}: {verdict} after {ms} ms: {}", log.display());
             self.timed.push(Timed { runner, asked, ms, verdict });
         }
         Ok(())
@@ -218,7 +228,7 @@ impl Bench<'_> {
 /// Runs a line of shell. Gives its exit status, unless a signal ended it, and what it wrote: through
 /// a pipe, for virtme-ng opens a file anew for each guest, and writes over what is there.
 ///
-/// Whatever ends the line, or this process, bubblewrap's process namespace ends with it, and so does
+/// Whatever ends the line, or this process, bubblewrap's PID namespace ends with it, and so does
 /// all that was started there, and its /tmp.
 fn run(line: &str, host: &Host, expected: u32, limit: Duration) -> Result<(Option<i32>, String)> {
     let line = format!("exec 2>&1; {line}");

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* A program of each type, whose body is use(), of who includes this, or what USE makes of its name.
- */
+/* A program of each type. Its body is use(), or USE(name): whoever includes this defines it. */
 #ifndef PROGRAM_TYPES_H
 #define PROGRAM_TYPES_H
 

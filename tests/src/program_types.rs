@@ -135,9 +135,8 @@ pub fn needs_no_link(name: &str) -> bool {
     )
 }
 
-/// Attaches a program of one of the types [`CAUSED`], unless none is attached, or only test runs run
-/// it, as that of XDP here. `cgroup` is the directory of the one that those of a cgroup are for.
-/// Those of a network are attached to that of this thread.
+/// Attaches a program of one of the types [`CAUSED`] that have to be. `cgroup` is the directory of the
+/// one that those of a cgroup are for. Those of a network are attached to that of this thread.
 ///
 /// # Errors
 ///
@@ -148,6 +147,7 @@ pub fn attach(
     cgroup: Option<&Path>,
 ) -> libbpf_rs::Result<Option<Link>> {
     match name {
+        // [`cause`] has a test run for it: an interface is for who has one.
         "xdp" => return Ok(None),
         _ if needs_no_link(name) => return Ok(None),
         "kprobe" => program.attach_kprobe(false, "vfs_unlink"),

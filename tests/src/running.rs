@@ -1,18 +1,20 @@
 //! A command of an application, as a person runs it.
 
-use std::io::{BufRead as _, BufReader, Lines};
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::eventually;
+use crate::{DEADLINE, eventually};
 
 /// It is killed when this is dropped.
 pub struct Running {
     child: Child,
-    said: Lines<BufReader<ChildStderr>>,
+    said: Receiver<String>,
 }
 
 impl Running {
@@ -22,14 +24,17 @@ impl Running {
         let mut command = Command::new(program.as_ref());
         command.args(arguments).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("it starts");
-        let said = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let (line, said) = channel();
+        // It ends with the child's output.
+        thread::spawn(move || lines.map_while(Result::ok).try_for_each(|text| line.send(text)));
         Self { child, said }
     }
 
     /// The next line of its standard error.
     #[track_caller]
     pub fn says(&mut self) -> String {
-        self.said.next().expect("it says something").expect("text")
+        self.said.recv_timeout(DEADLINE).expect("it says something")
     }
 
     /// Its process.

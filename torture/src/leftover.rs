@@ -90,7 +90,12 @@ pub fn wait_until_programs_are_gone(ids: &[u32]) -> Result<()> {
             thread::sleep(Duration::from_millis(2));
         }
     }
-    Ok(())
+    // One that has no id any more may still run, and write to its maps, until a grace period is over.
+    // SAFETY: takes numbers: MEMBARRIER_CMD_GLOBAL waits for such a period.
+    match unsafe { libc::syscall(libc::SYS_membarrier, 1, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()).context("membarrier"),
+    }
 }
 
 fn program_exists(id: u32) -> Result<bool> {

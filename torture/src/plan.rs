@@ -193,7 +193,7 @@ fn rng(seed: u64, actor: u32, number: u32) -> Rng {
 }
 
 /// The type that a life has in any case: each actor comes through all of them, in an order that
-/// follows from the seed, and no two begin at the same one.
+/// follows from the seed, and the first ones begin far apart.
 fn dealt(seed: u64, actor: u32, number: u32, types: &[String]) -> String {
     let mut order: Vec<&String> = types.iter().collect();
     Rng::with_seed(seed).shuffle(&mut order);

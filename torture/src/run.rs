@@ -30,9 +30,10 @@ const PROGRESS: Duration = Duration::from_secs(10);
 /// that waits for others may well load for minutes.
 const LONGEST_LIFE: Duration = Duration::from_secs(1200);
 
-/// So many operations that let programs of a type run have some of them submit. Programs are attached
-/// two thirds of the time, and each operation lets them run several times.
-const ENOUGH: u64 = 40;
+/// So many operations that let programs of a type run have some of them submit: no two lives have as
+/// many, and in a single one all may be refused. Programs are attached two thirds of the time, and each
+/// operation lets them run several times.
+const ENOUGH: u64 = 400;
 
 /// The number of the actor that lives before anything is measured.
 const FIRST: u32 = 1000;
@@ -229,7 +230,7 @@ mod tests {
             submitted: of(submitted),
             ..Counts::default()
         };
-        let all = [("fentry", 100), ("uprobe", ENOUGH), ("xdp", ENOUGH - 1)];
+        let all = [("fentry", 2 * ENOUGH), ("uprobe", ENOUGH), ("xdp", ENOUGH - 1)];
         let failure = silent(&types, &counts(&all, &[("fentry", 1)])).unwrap();
         assert!(failure.ends_with(": uprobe"), "{failure}");
         assert_eq!(silent(&types, &counts(&all, &[("fentry", 1), ("uprobe", 1)])), None);

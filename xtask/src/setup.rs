@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use object::Endianness;
+use object::elf::PT_INTERP;
+use object::read::elf::ElfFile64;
 
 use crate::failure;
 
@@ -15,6 +18,8 @@ enum Sign {
     Library(&'static str, &'static str),
     /// One of these files is there.
     File(&'static [&'static str]),
+    /// This program is in the path, and needs no library: Debian also has one that does.
+    Static(&'static str),
     /// Python can import it.
     Module(&'static str),
 }
@@ -53,12 +58,11 @@ const TOOLS: &[Tool] = &[
         pacman: "iproute2",
     },
     Tool {
-        what: "rbldnsd",
+        what: "rbldnsd (on Arch, of the AUR)",
         sign: Sign::Program(&["rbldnsd"]),
         apt: RBLDNSD,
         dnf: RBLDNSD,
-        // Arch itself has none.
-        pacman: "(from the AUR: rbldnsd)",
+        pacman: RBLDNSD,
     },
     Tool {
         what: "clang",
@@ -155,7 +159,7 @@ const RUNNER_TOOLS: &[Tool] = &[
     },
     Tool {
         what: "a static busybox",
-        sign: Sign::Program(&["busybox"]),
+        sign: Sign::Static("busybox"),
         apt: "busybox-static",
         dnf: "busybox",
         pacman: "busybox",
@@ -194,6 +198,7 @@ impl Tool {
                     || Path::new("/usr/include").join(header).exists()
             }
             Sign::File(paths) => paths.iter().any(|path| Path::new(path).exists()),
+            Sign::Static(name) => find(name).is_some_and(|path| is_static(&path)),
             Sign::Module(name) => {
                 let import = format!("import {name}");
                 let found =
@@ -296,7 +301,12 @@ fn leave_port_53(root: &[&str]) -> Result<()> {
     if !Path::new("/run/systemd/system").exists() {
         return Ok(());
     }
-    let disable = ["systemctl", "--quiet", "disable", "--now", "rbldnsd.socket"];
+    let socket = "rbldnsd.socket";
+    let is_enabled = Command::new("systemctl").args(["--quiet", "is-enabled", socket]).status();
+    if !is_enabled.context("running systemctl")?.success() {
+        return Ok(());
+    }
+    let disable = ["systemctl", "--quiet", "disable", "--now", socket];
     let status = Command::new(root[0]).args(&root[1..]).args(disable).status();
     if !status.context("running systemctl")?.success() {
         bail!("systemd listens at port 53 for rbldnsd; as root: {}", disable.join(" "));
@@ -304,11 +314,24 @@ fn leave_port_53(root: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Debian keeps system tools out of an ordinary user's path.
 fn in_path(name: &str) -> bool {
+    find(name).is_some()
+}
+
+/// Debian keeps system tools out of an ordinary user's path.
+fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path).chain(system).any(|directory| directory.join(name).is_file())
+    let places = std::env::split_paths(&path).chain(system);
+    places.map(|directory| directory.join(name)).find(|file| file.is_file())
+}
+
+/// Whether a program names no dynamic loader.
+fn is_static(program: &Path) -> bool {
+    let Ok(bytes) = std::fs::read(program) else { return false };
+    let Ok(elf) = ElfFile64::<Endianness>::parse(&*bytes) else { return false };
+    let endian = elf.endian();
+    elf.elf_program_headers().iter().all(|header| header.p_type.get(endian) != PT_INTERP)
 }
 
 #[cfg(test)]
@@ -339,6 +362,9 @@ mod tests {
         assert!(tool(Sign::File(&["/nowhere", "/proc/version"])).is_there());
         assert!(!tool(Sign::File(&["/nowhere"])).is_there());
         assert!(!tool(Sign::Library("no-such-library", "no-such.h")).is_there());
+        assert!(!tool(Sign::Static("sh")).is_there(), "Debian's is linked to a library");
+        assert!(tool(Sign::Module("sys")).is_there() || !in_path("python3"));
+        assert!(!tool(Sign::Module("no_such_module")).is_there());
         assert!(!tool(Sign::Module("no_such_module")).is_there());
     }
 }

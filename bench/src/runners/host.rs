@@ -32,7 +32,8 @@ pub struct Kernel {
 impl Host {
     pub fn read(dir: &Path) -> Result<Self> {
         let host: Self = json(&dir.join("host.json"))?;
-        for path in [&host.root, &host.target] {
+        let caches = host.kernels.iter().map(|kernel| &kernel.dir);
+        for path in [&host.root, &host.target].into_iter().chain(caches) {
             if path.starts_with("/tmp") {
                 bail!("{}: runners have a /tmp of their own: take another place", path.display());
             }

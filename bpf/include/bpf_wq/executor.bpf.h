@@ -30,7 +30,8 @@
  * sleep. As many run at a time as there are workers; one that sleeps holds up no other job, as
  * long as a worker is left. It returns 0; -EAGAIN to be run again, after run->retry_ns; or
  * another error, which is counted. One that is run again and again asks bpf_wq_is_draining(run)
- * whether to end. What it is given, and what a job is submitted with, is in bpf_wq/slot.bpf.h.
+ * whether to end, for which it has to be static. What it is given, and what a job is submitted
+ * with, is in bpf_wq/slot.bpf.h.
  *
  * All functions that call one another share 512 bytes of stack: a job of more than some 300 bytes
  * has to be filled in an element of a per-CPU array.

@@ -28,8 +28,8 @@ struct bpf_wq_run {
 };
 
 /*
- * Whether user space waits for all jobs to end, of a handler, at any time of its run: one that asks
- * to be run again for ever has to give up then.
+ * For a handler, at any time of its run: whether user space drains the executor, or has done so.
+ * One that asks to be run again for ever has to give up then.
  */
 static __always_inline int bpf_wq_is_draining(const struct bpf_wq_run *run)
 {

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::Ordering;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ use crate::IS_OVER;
 
 const ZONE: &str = "list.demo";
 
-/// Nobody else listens there.
+/// In a guest nobody else listens there.
 const SERVER: &str = "127.53.0.1";
 
 const LISTED: &str = "127.66.6.6";
@@ -218,12 +219,21 @@ impl Server {
         serve.args(["-n", "-b", SERVER]).arg(format!("{ZONE}:ip4set:{}", list.display()));
         let server = serve.stdout(Stdio::piped()).spawn();
         let mut server = Self(server.context("cannot run rbldnsd: cargo xtask setup installs it")?);
-        let said = server.0.stdout.take().context("its output")?;
-        if !BufReader::new(said).lines().map_while(Result::ok).any(|line| line.contains("started"))
-        {
-            bail!("rbldnsd does not serve the list");
+        let said = BufReader::new(server.0.stdout.take().context("its output")?);
+        let (line, lines) = mpsc::channel();
+        // Reads on, as the server would be killed if nobody did.
+        thread::spawn(move || {
+            for said in said.lines().map_while(Result::ok) {
+                let _nobody_waits = line.send(said);
+            }
+        });
+        let until = Instant::now() + PATIENCE;
+        while let Ok(line) = lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            if line.contains("started") {
+                return Ok(server);
+            }
         }
-        Ok(server)
+        bail!("rbldnsd does not serve the list")
     }
 
     fn end(&mut self) -> Result<()> {
