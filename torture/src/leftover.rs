@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use bpf_wq_tests::{is_set, of_running_kernel};
 use libbpf_rs::libbpf_sys::{
     bpf_btf_get_next_id, bpf_link_get_next_id, bpf_map_get_next_id, bpf_prog_get_fd_by_id,
     bpf_prog_get_next_id,
@@ -19,7 +20,11 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The kernel memory that may be missing at the end: slabs and per-CPU areas are given back by the
 /// page, and some of their pages hold something that lives on.
-pub const BOUND: u64 = 16 << 20;
+const BOUND: u64 = 16 << 20;
+
+/// KASAN keeps back what was freed, to see who still uses it: so much of all memory at most
+/// (QUARANTINE_FRACTION of mm/kasan/quarantine.c).
+const QUARANTINE: u64 = 32;
 
 /// Where the kernel's leak detector is.
 const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
@@ -144,22 +149,32 @@ pub fn no_pins(bpffs: &Path) -> Result<()> {
 pub fn kernel_memory() -> Result<u64> {
     // It takes back what it can, so that less of its caches lies between pages that are in use.
     fs::write("/proc/sys/vm/drop_caches", "3").context("drop_caches")?;
-    let text = fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
-    let of = |name: &str| -> Result<u64> {
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        let number = line.and_then(|rest| rest.split_whitespace().next());
-        let number = number.with_context(|| format!("no {name} in /proc/meminfo"))?;
-        Ok(number.parse::<u64>()? << 10)
-    };
-    Ok(of("SUnreclaim")? + of("VmallocUsed")? + of("Percpu")? + of("KernelStack")?)
+    let parts = ["SUnreclaim", "VmallocUsed", "Percpu", "KernelStack"];
+    parts.into_iter().map(memory).sum()
 }
 
-/// Waits until the kernel has no more memory than before, but for [`BOUND`].
-pub fn wait_for_memory(before: u64) -> Result<()> {
+/// A line of `/proc/meminfo`, in bytes.
+fn memory(name: &str) -> Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let number = line.and_then(|rest| rest.split_whitespace().next());
+    let number = number.with_context(|| format!("no {name} in /proc/meminfo"))?;
+    Ok(number.parse::<u64>()? << 10)
+}
+
+/// How much more memory this kernel may have at the end.
+pub fn bound() -> Result<u64> {
+    let config = of_running_kernel();
+    let keeps_back = config.is_some_and(|config| is_set(&config, "CONFIG_KASAN_GENERIC"));
+    Ok(BOUND + if keeps_back { memory("MemTotal")? / QUARANTINE } else { 0 })
+}
+
+/// Waits until the kernel has no more memory than before, but for a [`bound`].
+pub fn wait_for_memory(before: u64, bound: u64) -> Result<()> {
     let begun = Instant::now();
     loop {
         let now = kernel_memory()?;
-        if now <= before + BOUND {
+        if now <= before + bound {
             return Ok(());
         }
         ensure!(
@@ -167,7 +182,7 @@ pub fn wait_for_memory(before: u64) -> Result<()> {
             "the kernel had {} KiB in use before, and has {} KiB: more than {} KiB are gone",
             before >> 10,
             now >> 10,
-            BOUND >> 10
+            bound >> 10
         );
         thread::sleep(Duration::from_millis(500));
     }

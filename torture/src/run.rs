@@ -112,8 +112,9 @@ pub fn run(seed: u64, time: Duration, actors: u32) -> Result<Report> {
     note(objects.wait_until_gone());
     note(no_pins(BPFFS.as_ref()));
     note(no_processes());
-    note(wait_for_memory(before));
-    report.memory = Memory { before, after: kernel_memory()?, bound: leftover::BOUND };
+    let bound = leftover::bound()?;
+    note(wait_for_memory(before, bound));
+    report.memory = Memory { before, after: kernel_memory()?, bound };
     note(no_leaks().map(|looked| report.kmemleak = looked));
     note(lockdep_watches().map(|watched| report.lockdep = watched));
     failures.extend(silent(&types, &report.counts));
