@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -21,7 +22,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::{Done, How, Ledger};
-use crate::leftover::wait_until_programs_are_gone;
+use crate::leftover::{PATIENCE, wait_until_programs_are_gone};
 use crate::life::{SHORT_OF_MEMORY, Said, TO_CLEAR, limit};
 use crate::object::{OBJECT, other_build};
 use crate::plan::{End, Life, Op};
@@ -293,8 +294,16 @@ impl<'a> Actor<'a> {
 
     fn settle(&self, held: &Held, how: How) -> Result<()> {
         wait_until_programs_are_gone(&held.programs)?;
-        let ledger = Ledger::read(&held.maps)?;
-        let done = ledger.check(how, held.loses_elements)?;
+        // A program without an id may still run, and a handler sleep: they write until they end.
+        let begun = Instant::now();
+        let (ledger, done) = loop {
+            let ledger = Ledger::read(&held.maps)?;
+            match ledger.check(how, held.loses_elements) {
+                Ok(done) => break (ledger, done),
+                Err(wrong) if begun.elapsed() > PATIENCE => return Err(wrong),
+                Err(_) => thread::sleep(Duration::from_millis(20)),
+            }
+        };
         let mut counts = self.counts();
         counts.work.add(&done);
         for (name, accepted) in &ledger.origins {

@@ -16,7 +16,7 @@ use libbpf_rs::libbpf_sys::{
 };
 
 /// How long the kernel may take to free what nobody has any more.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The kernel memory that may be missing at the end: slabs and per-CPU areas are given back by the
 /// page, and some of their pages hold something that lives on.
@@ -95,12 +95,7 @@ pub fn wait_until_programs_are_gone(ids: &[u32]) -> Result<()> {
             thread::sleep(Duration::from_millis(2));
         }
     }
-    // One that has no id any more may still run, and write to its maps, until a grace period is over.
-    // SAFETY: takes numbers: MEMBARRIER_CMD_GLOBAL waits for such a period.
-    match unsafe { libc::syscall(libc::SYS_membarrier, 1, 0, 0) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()).context("membarrier"),
-    }
+    Ok(())
 }
 
 fn program_exists(id: u32) -> Result<bool> {
