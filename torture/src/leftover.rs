@@ -144,13 +144,17 @@ pub fn no_pins(bpffs: &Path) -> Result<()> {
 pub fn kernel_memory() -> Result<u64> {
     // It takes back what it can, so that less of its caches lies between pages that are in use.
     fs::write("/proc/sys/vm/drop_caches", "3").context("drop_caches")?;
+    let text = meminfo()?;
     let parts = ["SUnreclaim", "VmallocUsed", "Percpu", "KernelStack"];
-    parts.into_iter().map(memory).sum()
+    parts.into_iter().map(|name| memory(&text, name)).sum()
+}
+
+fn meminfo() -> Result<String> {
+    fs::read_to_string("/proc/meminfo").context("/proc/meminfo")
 }
 
 /// A line of `/proc/meminfo`, in bytes.
-fn memory(name: &str) -> Result<u64> {
-    let text = fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
+fn memory(text: &str, name: &str) -> Result<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     let number = line.and_then(|rest| rest.split_whitespace().next());
     let number = number.with_context(|| format!("no {name} in /proc/meminfo"))?;
@@ -161,7 +165,7 @@ fn memory(name: &str) -> Result<u64> {
 pub fn bound() -> Result<u64> {
     let config = of_running_kernel();
     let keeps_back = config.is_some_and(|config| is_set(&config, "CONFIG_KASAN_GENERIC"));
-    Ok(BOUND + if keeps_back { memory("MemTotal")? / QUARANTINE } else { 0 })
+    Ok(BOUND + if keeps_back { memory(&meminfo()?, "MemTotal")? / QUARANTINE } else { 0 })
 }
 
 /// Waits until the kernel has no more memory than before, but for a [`bound`].

@@ -1,5 +1,6 @@
 //! The tools that a run needs, and how to get them.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -198,7 +199,9 @@ impl Tool {
                     || Path::new("/usr/include").join(header).exists()
             }
             Sign::File(paths) => paths.iter().any(|path| Path::new(path).exists()),
-            Sign::Static(name) => find(name).is_some_and(|path| is_static(&path)),
+            Sign::Static(name) => find(name)
+                .and_then(|path| fs::read(path).ok())
+                .is_some_and(|program| is_static(&program)),
             Sign::Module(name) => {
                 let import = format!("import {name}");
                 let found =
@@ -327,9 +330,8 @@ fn find(name: &str) -> Option<PathBuf> {
 }
 
 /// Whether a program names no dynamic loader.
-fn is_static(program: &Path) -> bool {
-    let Ok(bytes) = std::fs::read(program) else { return false };
-    let Ok(elf) = ElfFile64::<Endianness>::parse(&*bytes) else { return false };
+pub(crate) fn is_static(program: &[u8]) -> bool {
+    let Ok(elf) = ElfFile64::<Endianness>::parse(program) else { return false };
     let endian = elf.endian();
     elf.elf_program_headers().iter().all(|header| header.p_type.get(endian) != PT_INTERP)
 }
