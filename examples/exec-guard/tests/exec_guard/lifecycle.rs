@@ -112,6 +112,8 @@ fn killed_under_load_it_stays_at_work_and_the_next_one_goes_on() {
     let connect = connect.arg("connect").arg(&cgroup).args(connects).stdin(Stdio::null());
     let said = String::from_utf8(connect.output().expect("it starts").stdout).expect("text");
     assert_eq!(said, "127.10.0.1: permission denied\n127.10.0.3: connected\n");
+    // Those that wait for their next try would be forgotten.
+    eventually("no question is open", || (place.open_questions() == 0).then_some(()));
     second.signal(Signal::SIGINT);
     assert_eq!(second.ends(), Some(0));
     let last = std::iter::repeat_with(|| second.says()).find(|line| line.contains("any more"));

@@ -203,6 +203,14 @@ impl Place {
         Path::new(PINS).join(format!("exec-guard-{}", cgroup.ino()))
     }
 
+    /// Of the guard at work, whichever process loaded it.
+    #[track_caller]
+    pub fn open_questions(&self) -> u64 {
+        let pins = bpf_wq::pins(self.pins()).expect("a directory of pins");
+        let mut questions = pins[0].counters.iter().filter(|(name, _)| name == "questions");
+        questions.next().expect("an executor").1.in_flight
+    }
+
     /// Ends the guard that checks have left at work, or drained.
     #[track_caller]
     pub fn end(self) {
