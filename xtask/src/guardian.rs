@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::io::{ErrorKind, Read};
+use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
@@ -73,6 +74,15 @@ impl Post {
     pub fn end_guest(&mut self) {
         self.leash = None;
     }
+
+    /// Ends a guest that has run, and waits until nothing is left of it.
+    pub fn end_guest_that_ran(&mut self) -> Result<()> {
+        let leash = self.leash.take().context("the guest was ended before")?;
+        let (mut guardian, _) = leash.accept().context("cannot reach the guardian")?;
+        guardian.shutdown(Shutdown::Write).context("cannot reach the guardian")?;
+        guardian.read(&mut [0]).context("cannot wait for the guardian")?;
+        Ok(())
+    }
 }
 
 /// The log of a guest's console, in the guest's directory.
@@ -112,6 +122,8 @@ pub fn run(dir: &Path, args: &[String]) -> Result<i32> {
     if runner_is_gone(&mut leash) {
         fs::remove_dir_all(dir).context("cannot remove the guest's directory")?;
     }
+    // The runner may wait for this process: its end closes the connection.
+    std::mem::forget(leash);
     Ok(code)
 }
 

@@ -14,8 +14,8 @@ use nix::sys::signal::Signal;
 
 use crate::console::{BEGIN, END};
 use crate::job::{
-    self, CONFIG_FILE, Event, Filter, JOB_FILE, Job, NOTES_FILE, Outcome, RELEASE_FILE,
-    RESULTS_DIR, TestBinary, TestResult, Work,
+    self, CONFIG_FILE, Event, Filter, JOB_FILE, Job, NOTES_FILE, Outcome, RESULTS_DIR, TestBinary,
+    TestResult, Work,
 };
 use crate::kconfig::{self, Running};
 use crate::libtest::{self, Test};
@@ -23,7 +23,7 @@ use crate::notes::{Notes, Skip};
 
 /// How long the host has to read the end of the console: it does within a tenth of a second, unless
 /// it cannot write the log.
-const RELEASE_LIMIT: Duration = Duration::from_secs(20);
+const END_LIMIT: Duration = Duration::from_secs(20);
 
 /// Runs the job that lies in `share`. The exit code is for vmtest; the verdict is the last event.
 pub fn run(share: &Path) -> Result<i32> {
@@ -37,24 +37,29 @@ pub fn run(share: &Path) -> Result<i32> {
         Err(e) => (false, format!("{e:#}")),
     };
     let (success, how) = ended;
+    let is_held = matches!(job.work, Work::Hold) || (job.hold_on_failure && !success);
+    wait_for_rcu()?;
     log_to_kernel(END)?;
-    host.tell(&Event::Ended { success, how })?;
-    if matches!(job.work, Work::Hold) || (job.hold_on_failure && !success) {
-        host.tell(&Event::Held)?;
+    host.tell(&Event::Ended { success, how, is_held })?;
+    if is_held {
         loop {
             nix::unistd::pause();
         }
     }
-    wait_for_release(share);
+    // The host ends the guest as soon as it has the end of the kernel's log. vmtest, which asks the
+    // guest ever more seldom whether the command has ended, would need up to three seconds more.
+    std::thread::sleep(END_LIMIT);
     Ok(i32::from(!success))
 }
 
-/// Waits until the host has seen the end of the kernel's log. If it cannot, it says so itself.
-fn wait_for_release(share: &Path) {
-    let begun = Instant::now();
-    while !share.join(RELEASE_FILE).exists() && begun.elapsed() < RELEASE_LIMIT {
-        std::thread::sleep(Duration::from_millis(50));
+/// What tests have left to RCU is freed, and the reports of that are in the log.
+fn wait_for_rcu() -> Result<()> {
+    // A kernel for one CPU has none.
+    let barrier = Path::new("/sys/module/rcutree/parameters/do_rcu_barrier");
+    if barrier.exists() {
+        fs::write(barrier, "1").context("cannot wait for RCU")?;
     }
+    Ok(())
 }
 
 /// Writes a line to the kernel's log. Without its newline the kernel would hold it back, for more

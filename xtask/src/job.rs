@@ -12,9 +12,6 @@ pub const JOB_FILE: &str = "job.json";
 /// The file, in the same place, that the kernel's configuration is in, if the host knows it.
 pub const CONFIG_FILE: &str = "config";
 
-/// The file, in the same place, that lets the guest end: the host has all of its console.
-pub const RELEASE_FILE: &str = "release";
-
 /// The file, in the same place, that holds what the test that runs has noted.
 pub const NOTES_FILE: &str = "notes";
 
@@ -120,9 +117,9 @@ pub enum Event {
         success: bool,
         /// How it ended where it is not told by the tests: an exit status, an error.
         how: String,
+        /// Whether the guest stays up for a person; else the host ends it.
+        is_held: bool,
     },
-    /// The guest stays up for a person.
-    Held,
 }
 
 /// One test's result on one kernel.
@@ -232,11 +229,11 @@ mod tests {
 
     #[test]
     fn an_event_is_found_behind_a_line_that_was_not_ended() {
-        let sent = line("::m", &Event::Held).unwrap();
+        let sent = line("::m", &Event::Begin { test: "t".into() }).unwrap();
         let (before, event) = parse("::m", &format!("no newline{sent}")).unwrap();
         assert_eq!(before, "no newline");
-        assert!(matches!(event.unwrap(), Event::Held));
-        assert!(parse("::m", "no marker {\"Held\":null}").is_none());
+        assert!(matches!(event.unwrap(), Event::Begin { .. }));
+        assert!(parse("::m", "no marker {\"Begin\":{\"test\":\"t\"}}").is_none());
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl Tally {
                 self.running = None;
                 self.tests.push(result.as_ref().clone());
             }
-            Event::Ended { .. } | Event::Held => (),
+            Event::Ended { .. } => (),
         }
     }
 

@@ -18,9 +18,7 @@ use crate::console;
 use crate::failure::{Interrupted, usage};
 use crate::guardian::{self, Post, qemu_log};
 use crate::interrupt::{self, Busy};
-use crate::job::{
-    self, CONFIG_FILE, Event, GUEST_SHARE, JOB_FILE, Job, RELEASE_FILE, RESULTS_DIR, Work,
-};
+use crate::job::{self, CONFIG_FILE, Event, GUEST_SHARE, JOB_FILE, Job, RESULTS_DIR, Work};
 use crate::kernels::Kernel;
 use crate::runner;
 
@@ -153,7 +151,6 @@ impl Guest<'_> {
             Watch { marker, hear, started: false, ended: None, held: false, error: None };
         let begun = Instant::now();
         let mut over = None;
-        let mut released = false;
         loop {
             match news.recv_timeout(LOOK) {
                 Ok(output) => watch.output(output),
@@ -167,9 +164,10 @@ impl Guest<'_> {
                 let stopped = interrupt::requested();
                 over = Some(if stopped { Over::Interrupted } else { Over::Held });
             }
-            if watch.ended.is_some() && !released && console::is_whole(&self.console_log()) {
-                fs::write(share.join(RELEASE_FILE), "").context("cannot release the guest")?;
-                released = true;
+            if watch.ended.is_some() && over.is_none() && console::is_whole(&self.console_log()) {
+                // vmtest's thread may sleep for seconds before it sees that, and has nothing to do.
+                post.end_guest_that_ran()?;
+                return Ok(self.end(watch, false));
             }
             if over.is_none() {
                 if interrupt::requested() {
@@ -323,8 +321,10 @@ impl Watch<'_> {
             Ok(event) => {
                 match &event {
                     Event::Started { .. } => self.started = true,
-                    Event::Ended { success, how } => self.ended = Some((*success, how.clone())),
-                    Event::Held => self.held = true,
+                    Event::Ended { success, how, is_held } => {
+                        self.ended = Some((*success, how.clone()));
+                        self.held = *is_held;
+                    }
                     Event::Chosen { .. } | Event::Begin { .. } | Event::Test(_) => (),
                 }
                 (self.hear)(News::Event(&event));
