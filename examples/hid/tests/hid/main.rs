@@ -128,6 +128,8 @@ fn wake(simulated: &Simulated, keyboard: &Keyboard) {
     });
 }
 
-fn wait(what: &str, keyboard: &Keyboard, mut is_so: impl FnMut(&Numbers) -> bool) -> Numbers {
-    eventually(what, || Some(numbers(keyboard)).filter(&mut is_so))
+fn wait(what: &str, keyboard: &Keyboard, is_so: impl Fn(&Numbers) -> bool) -> Numbers {
+    eventually(what, || is_so(&numbers(keyboard)).then_some(()));
+    // They are read one after the other: some from before it was so.
+    numbers(keyboard)
 }

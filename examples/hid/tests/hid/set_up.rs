@@ -75,7 +75,7 @@ fn what_answers_only_wrongly_is_given_up() {
     let keyboard = start(&device, &settings("hello", 3));
     simulated.answers(&[Answer::Wrong; 6]);
     simulated.sleeps_and_wakes().expect("it is there");
-    let now = wait("it is given up", &keyboard, |now| now.failed == 1);
+    let now = wait("it is given up", &keyboard, |now| now.failed == 1 && now.in_flight == 0);
     assert_eq!((now.wrong, now.given_up, now.set_up), (3, 1, 0), "{now:?}");
     assert_eq!((now.in_flight, simulated.requests()), (0, 6), "{now:?}");
     // And is set up when it wakes the next time.
