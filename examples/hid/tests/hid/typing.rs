@@ -31,12 +31,13 @@ fn f1_types_hello_and_never_faster_than_it_may() {
     tap(&simulated, &keyboard);
     let typed = expect(&mut events, HELLO);
     let mut distances = distances(&typed);
+    // With a time that doubles from step to step, as retries have it else, all of these would be as
+    // long. This machine may be slow, but not each time.
+    assert!(distances[4..].iter().any(|distance| *distance < 16 * SPACING), "{distances:?}");
     distances.sort();
     let ms = |distance: Duration| distance.as_secs_f64() * 1000.0;
     let (least, median, most) = (distances[0], distances[4], distances[8]);
     assert!(least >= SPACING, "{distances:?}");
-    // With a time that doubles from step to step, as retries have it else, it would take 5 s.
-    assert!(distances.iter().sum::<Duration>() < Duration::from_secs(2), "{distances:?}");
     fact(
         "HID macro: 10 ms between keys",
         &format!("{:.2} to {:.2} ms, median {:.2}", ms(least), ms(most), ms(median)),
