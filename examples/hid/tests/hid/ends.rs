@@ -46,14 +46,15 @@ fn a_keyboard_that_vanishes_ends_a_request() {
         return;
     }
     let (simulated, device) = plug();
-    let keyboard = start(&device, &settings("hello", 5));
+    let keyboard = start(&device, &settings("hello", 16));
     simulated.answers(&[Answer::Late]);
     simulated.sleeps_and_wakes().expect("it is there");
     eventually("the request is in flight", || (simulated.requests() == 1).then_some(()));
     simulated.unplug().expect("it is there");
     let now = wait("it ends", &keyboard, |now| now.in_flight == 0);
-    // It was tried again, and there was no keyboard.
-    assert_eq!((now.failed, now.unanswered, now.given_up), (1, 1, 0), "{now:?}");
+    // It was tried again, until there was no keyboard: which is so some time after it answers none.
+    assert_eq!((now.failed, now.given_up), (1, 0), "{now:?}");
+    assert!(now.unanswered >= 1, "{now:?}");
     stop(&device, keyboard);
 }
 
