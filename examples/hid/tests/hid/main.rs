@@ -36,9 +36,10 @@ fn settings(text: &str, tries: u32) -> Settings {
     }
 }
 
-/// So slow that more can be done while it types, also in an emulated machine.
+/// So slow that more can be done while it types, also in an emulated machine that stands still for
+/// seconds. What is set later counts from the next key on.
 fn slow(text: &str) -> Settings {
-    Settings { spacing_ms: 50.try_into().expect("not 0"), ..settings(text, 1) }
+    Settings { spacing_ms: 2000.try_into().expect("not 0"), ..settings(text, 5) }
 }
 
 fn plug() -> (Simulated, Device) {
