@@ -406,6 +406,15 @@ impl Guarded {
         bytemuck::cast(std::array::from_fn::<_, COUNTS, _>(|n| now[n] - before[n]))
     }
 
+    /// Waits until so many answers are counted, which each is after its verdict is known.
+    #[track_caller]
+    pub fn has_learned(&self, answers: u64) -> Numbers {
+        eventually("they are counted", || {
+            let now = self.numbers();
+            (now.learned == answers).then_some(now)
+        })
+    }
+
     /// Of all questions, those that are open; and those that were accepted since it was started.
     #[track_caller]
     pub fn questions(&self) -> (u64, u64) {
