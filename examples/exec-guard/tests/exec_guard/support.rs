@@ -293,11 +293,13 @@ impl Server {
             let mut held = Vec::new();
             let mut packet = [0; 512];
             while !is_over.load(Ordering::Relaxed) {
-                if let Ok((length, from)) = socket.recv_from(&mut packet) {
+                let received = socket.recv_from(&mut packet);
+                // Before it counts as asked: what it is told then is not for this question.
+                let does = *does.lock().expect("no panic");
+                if let Ok((length, from)) = received {
                     held.push((packet[..length].to_vec(), from));
                     asked.fetch_add(1, Ordering::Relaxed);
                 }
-                let does = *does.lock().expect("no panic");
                 if does == Does::Hold {
                     continue;
                 }
