@@ -80,6 +80,8 @@ fn all_that_have_connected_to_a_bad_address_are_stopped(place: &Place) {
     assert_ne!(other.state(), 'T');
     // A process is counted after it has got its signal.
     eventually("both are counted", || (guarded.agent().stopped == 2).then_some(()));
+    // So does the job when it has told the agent.
+    eventually("no question is open", || (guarded.questions().0 == 0).then_some(()));
     assert_eq!(guarded.numbers().revoked, 2);
     guarded.leave();
 }
