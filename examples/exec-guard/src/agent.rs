@@ -308,12 +308,14 @@ impl Shared {
     }
 
     fn answer(&self, subject: &Subject, action: Action, why: Why, ttl: Duration) {
+        // Until it is closed, too: an answer may expire so soon that it is asked for again before.
+        let mut open = self.open();
         // If it cannot be written, the question is put again.
         match self.answers.put(subject, action, why, ttl) {
             Ok(()) => _ = self.counts.answered.fetch_add(1, Ordering::Relaxed),
             Err(error) => eprintln!("exec-guard: cannot answer: {error:#}"),
         }
-        self.open().remove(subject);
+        open.remove(subject);
     }
 
     fn unreachable(&self, subject: &Subject, count: &AtomicU64, why: &str) {

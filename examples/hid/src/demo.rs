@@ -64,6 +64,9 @@ fn show_keys(
     simulated.answers(&[Answer::Late, Answer::Wrong]);
     let began = Instant::now();
     simulated.sleeps_and_wakes()?;
+    while simulated.requests() == 0 && began.elapsed() < PATIENCE {
+        thread::sleep(Duration::from_millis(1));
+    }
     thread::sleep(Duration::from_millis(100));
     simulated.answers_now();
     while keyboard.numbers()?.set_up == 0 && began.elapsed() < PATIENCE {

@@ -70,10 +70,11 @@ fn killed_under_load_it_stays_at_work_and_the_next_one_goes_on() {
     eventually("it still answers", || (!place.may_connect(other)).then_some(()));
 
     server.does(Does::Hold);
+    let asked = server.asked();
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
-            for third in 0.. {
+            for third in (0..=u8::MAX).cycle() {
                 let some: Vec<_> =
                     (0..50).map(|last| ip(&format!("127.11.{third}.{last}"))).collect();
                 place.connect(&some);
@@ -82,7 +83,6 @@ fn killed_under_load_it_stays_at_work_and_the_next_one_goes_on() {
                 }
             }
         });
-        let asked = server.asked();
         eventually("questions are open", || (server.asked() > asked + 8).then_some(()));
         first.signal(Signal::SIGKILL);
         assert_eq!(first.ends(), None);

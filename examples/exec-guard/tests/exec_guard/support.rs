@@ -301,11 +301,13 @@ impl Server {
             let mut held = Vec::new();
             let mut packet = [0; 512];
             while !is_over.load(Ordering::Relaxed) {
-                if let Ok((length, from)) = socket.recv_from(&mut packet) {
+                let received = socket.recv_from(&mut packet);
+                // Before it counts as asked: what it is told then is not for this question.
+                let does = *does.lock().expect("no panic");
+                if let Ok((length, from)) = received {
                     held.push((packet[..length].to_vec(), from));
                     asked.fetch_add(1, Ordering::Relaxed);
                 }
-                let does = *does.lock().expect("no panic");
                 if does == Does::Hold {
                     continue;
                 }
@@ -412,6 +414,15 @@ impl Guarded {
         let now: [u64; COUNTS] = bytemuck::cast(self.guard.numbers().expect("the map can be read"));
         let before: [u64; COUNTS] = bytemuck::cast(self.before);
         bytemuck::cast(std::array::from_fn::<_, COUNTS, _>(|n| now[n] - before[n]))
+    }
+
+    /// Waits until so many answers are counted, which each is after its verdict is known.
+    #[track_caller]
+    pub fn has_learned(&self, answers: u64) -> Numbers {
+        eventually("they are counted", || {
+            let now = self.numbers();
+            (now.learned == answers).then_some(now)
+        })
     }
 
     /// Of all questions, those that are open; and those that were accepted since it was started.
