@@ -119,6 +119,9 @@ fn go_on(flood: &mut Flood<'_>, maps: &Maps) -> Numbers {
 const KNOWN_RATE: u32 = 100;
 const KNOWN_PERIOD: Duration = Duration::from_millis(20);
 
+/// What it has sent before, which takes five seconds to be made up for.
+const KNOWN_BEFORE: u64 = 500;
+
 /// So many spoofed sources, of which a map of 1024 holds few.
 const SPOOFED: u32 = 5_000;
 
@@ -130,28 +133,37 @@ fn a_flood_of_spoofed_sources_takes_no_more_memory_and_nothing_from_a_known_one(
     }
     let network = network();
     // So few tokens that it would lose packets if it shared them with the flood.
-    let limiter = start(&limits(KNOWN_RATE, 200, 1024, 10));
+    let limiter = start(&limits(KNOWN_RATE, 600, 1024, 10));
     let before = numbers(&limiter);
     let mut flood = Flood::new(&network, KNOWN_PERIOD).expect("sockets");
-    // It is known before it begins, and has sent so much that it is not forgotten for two seconds: a
-    // fast machine fills the map meanwhile.
-    for _ in 0..100 {
+    // It is known before it begins, and has sent so much that it is not forgotten for five seconds,
+    // also if nothing runs meanwhile: a fast machine fills the map.
+    for sent in 1..=KNOWN_BEFORE {
         network.send(KNOWN, PORT).expect("it is sent");
+        if sent % 100 == 0 {
+            seen(limiter.maps(), sent);
+        }
     }
-    seen(limiter.maps(), 100);
     flood.known.go_on().expect("it is sent");
     let mut most = 0;
-    while flood.spoofed < SPOOFED {
-        let now = go_on(&mut flood, limiter.maps());
+    let mut go_on = || {
+        flood.go_on().expect("it is sent");
+        let now = seen(limiter.maps(), KNOWN_BEFORE + flood.sent());
         most = now.sources().max(most);
-    }
-    let after = numbers(&limiter);
+        (flood.spoofed, now)
+    };
+    while go_on().0 < SPOOFED {}
+    // The sweeps may be late.
+    let after = eventually("places are used again", || {
+        let (_, now) = go_on();
+        (now.removed > 1024).then_some(now)
+    });
     eventually("all of the known source comes through", || {
         flood.known.receive().expect("it can be read");
         (flood.known.received == flood.known.sent).then_some(())
     });
-    assert!(most <= 1024, "{most} sources at a time");
-    assert!(after.removed > 1024, "{after:?}");
+    // One that is forgotten is counted when its place may have been taken again.
+    assert!(most <= 1024 + 1, "{most} sources at a time: {after:?}");
     let end = eventually("the map is empty", || {
         let now = numbers(&limiter);
         (now.sources() == 0).then_some(now)
