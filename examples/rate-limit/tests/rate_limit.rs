@@ -232,9 +232,13 @@ fn killed_in_a_flood_it_goes_on_to_clean_up_and_the_next_one_takes_over() {
     // Nobody but the kernel had the maps meanwhile.
     let limiter = start(&limits(1000, 100, 1024, 10));
     assert!(!limiter.is_new());
+    // The sweeps may be late.
+    eventually("places are used again", || {
+        flood.go_on().expect("it is sent");
+        (numbers(&limiter).removed > 1024).then_some(())
+    });
     assert_gets_empty(limiter.maps());
-    let now = numbers(&limiter);
-    assert!(now.removed > 1024 && now.created == now.removed, "{now:?}");
+    assert_all_are_counted(limiter.maps());
     drop(limiter);
     let mut second = run(&arguments);
     assert!(second.says().starts_with("goes on to limit limited"), "it was there");
@@ -272,6 +276,15 @@ fn assert_gets_empty(maps: &Maps) {
     eventually("the map is empty", || (buckets(maps) == 0).then_some(()));
 }
 
+/// A bucket is counted a moment after it is removed.
+#[track_caller]
+fn assert_all_are_counted(maps: &Maps) {
+    eventually("as many are removed as were created", || {
+        let now = maps.numbers().expect("the maps can be read");
+        (now.created == now.removed).then_some(())
+    });
+}
+
 #[track_caller]
 fn assert_nobody_cleans_up(maps: &Maps) {
     assert_eq!(buckets(maps), 1024);
@@ -303,8 +316,9 @@ fn timers_empty_the_map_after_a_flood() {
     }
     after_a_flood(Other::by_timer, |maps| {
         assert_gets_empty(maps);
+        assert_all_are_counted(maps);
         let now = maps.numbers().expect("the maps can be read");
-        assert!(now.created > 1024 && now.created == now.removed, "{now:?}");
+        assert!(now.created > 1024, "{now:?}");
     });
 }
 
