@@ -341,7 +341,10 @@ fn what_there_is_no_place_for_is_counted() {
     ends(visit(&looked.cgroup, &["--addresses", "150", "--times", "3"]));
     let told = looked.told_one();
     assert_eq!((told.addresses, told.connects, told.untracked), (100, 102, 50), "{told}");
-    // There is place again.
+    let there_is_place_again = || {
+        eventually("no place is taken", || (looked.numbers().processes_left() == 0).then_some(()))
+    };
+    there_is_place_again();
     let mut two =
         ["60", "40"].map(|addresses| visit(&looked.cgroup, &["--addresses", addresses, "--wait"]));
     two.iter_mut().for_each(is_ready);
@@ -357,6 +360,7 @@ fn what_there_is_no_place_for_is_counted() {
         "{told:?}"
     );
     assert!(told.iter().all(|summary| summary.untracked == 0), "{told:?}");
+    there_is_place_again();
     ends(visit(&looked.cgroup, &["--addresses", "7"]));
     assert_eq!(looked.told_one().addresses, 7);
     looked.stop();
