@@ -226,7 +226,13 @@ impl<'obj, 'p> Measuring<'obj, 'p> {
         write(&bss.slept_ns, 0);
         let before = self.jobs.counters().done;
         let began = Instant::now();
-        while began.elapsed() < time {
+        // It may be late before any is done.
+        let goes_on = || {
+            let elapsed = began.elapsed();
+            let is_late = self.jobs.counters().done - before < at_a_time;
+            elapsed < time || (is_late && elapsed < DEADLINE)
+        };
+        while goes_on() {
             let missing = at_a_time.saturating_sub(self.jobs.counters().in_flight);
             call(submit, [missing, sleeps, 0])?;
             thread::sleep(Duration::from_micros(200));

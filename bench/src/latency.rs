@@ -204,7 +204,7 @@ impl Measuring<'_, '_> {
     }
 
     fn sample(&self, way: Way, tid: i32) -> Result<u64> {
-        let before = self.ran(way)?;
+        let (before, called_before) = (self.ran(way)?, self.ran(Way::Bare)?);
         match way {
             // The last one may have begun, and not ended.
             Way::TaskWork => {
@@ -216,6 +216,10 @@ impl Measuring<'_, '_> {
             _ => _ = call(self.program(way), [])?,
         }
         until(&format!("{way}: the work is done"), || Ok(self.ran(way)? > before))?;
+        // Its callback is that of the bare one, which would count it.
+        if way == Way::Floor {
+            until("the callback runs", || Ok(self.ran(Way::Bare)? > called_before))?;
+        }
         let bss = self.armed.skel().maps.bss_data.as_deref().context("the section is mapped")?;
         let (from, to) = match way {
             Way::Floor => (read(&bss.queued_ns), read(&bss.executed_ns)),

@@ -128,7 +128,8 @@ impl<'a> Actor<'a> {
     fn lives(&mut self) -> Result<()> {
         for number in 0.. {
             let is_over = self.common.is_over.load(Ordering::SeqCst);
-            if is_over || Instant::now() >= self.common.until {
+            // One lives in any case: it may be late before it begins.
+            if is_over || (number > 0 && Instant::now() >= self.common.until) {
                 break;
             }
             let life = Life::plan(self.common.seed, self.number, number, &self.common.types);

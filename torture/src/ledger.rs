@@ -13,6 +13,10 @@ use crate::plan::Hash;
 /// As many jobs the executor of `torture.bpf.c` has room for.
 const CAPACITY: u64 = 64;
 
+/// What a program is told that still runs when it is detached, and whose timers and workqueues are
+/// gone with the loader: EINVAL and, since 7.0, ENOENT.
+const GONE: [i64; 2] = [-(libc::EINVAL as i64), -(libc::ENOENT as i64)];
+
 /// The maps that a ledger is read from.
 pub const MAPS: [&str; 7] =
     ["marks", "totals", "origins", "jobs_gate", "elems_gate", "loose_gate", "recent_gate"];
@@ -140,7 +144,9 @@ impl Ledger {
     /// What was done; or what is not as it has to be. `loses_elements`: elements were taken away.
     pub fn check(&self, how: How, loses_elements: bool) -> Result<Done> {
         let Ledger { totals, jobs, .. } = self;
-        ensure!(totals.wrong == 0, "a submission or a cancelling returned {}", totals.wrong);
+        let is_told_so = how == How::CutOff && GONE.contains(&totals.wrong);
+        let is_wrong = totals.wrong != 0 && !is_told_so;
+        ensure!(!is_wrong, "a submission or a cancelling returned {}", totals.wrong);
         let mut sums = [0_u64; 4];
         for (number, mark) in self.marks.iter().enumerate() {
             self.check_mark(*mark, how).with_context(|| format!("job {number} ({mark:?})"))?;
@@ -329,6 +335,15 @@ mod tests {
         };
         fails(How::Drained, keeps, "the executor counts");
         fails(How::CutOff, |l| l.jobs.cancelled = 0, "the executor counts");
+    }
+
+    #[test]
+    fn who_still_submits_to_what_is_cut_off_is_told_so() {
+        let mut ledger = good();
+        ledger.totals.wrong = -22;
+        ledger.check(How::CutOff, false).unwrap();
+        fails(How::Drained, |l| l.totals.wrong = -22, "returned -22");
+        fails(How::CutOff, |l| l.totals.wrong = -7, "returned -7");
     }
 
     #[test]

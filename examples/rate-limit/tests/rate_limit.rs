@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bpf_wq_tests::{Running, eventually, needs_bpf_wq, needs_config};
 use libbpf_rs::MapCore as _;
@@ -81,17 +81,27 @@ fn what_is_over_the_rate_is_dropped_of_each_source() {
         return;
     }
     let network = network();
-    let limiter = start(&limits(1, 10, 64, 10));
+    // A bucket that is empty is not full again, and forgotten, before this ends.
+    let limiter = start(&limits(1, 30, 64, 10));
+    let mut passed = 0;
     for (done, source) in ["10.1.1.1", "10.1.1.2", "fd00::7", "fd00::8"].into_iter().enumerate() {
         let source: IpAddr = source.parse().expect("an address");
         let receiver = network.receiver(source, PORT).expect("a receiver");
-        for _ in 0..30 {
+        let began = Instant::now();
+        for _ in 0..50 {
             network.send(source, PORT).expect("it is sent");
         }
-        let now = seen(limiter.maps(), 30 * (done as u64 + 1));
-        let came = received(&receiver).expect("it can be read");
-        // A token a second, and this may take one.
-        assert!((10..15).contains(&came), "{came} of {source}: {now:?}");
+        let now = seen(limiter.maps(), 50 * (done as u64 + 1));
+        // A token a second, and one of a bucket that is forgotten while it is taken.
+        let most = 30 + began.elapsed().as_secs() + 1;
+        // What is seen is on its way.
+        let mut came = 0;
+        eventually("what has passed comes", || {
+            came += received(&receiver).expect("it can be read");
+            (came >= now.passed - passed).then_some(())
+        });
+        passed = now.passed;
+        assert!((30..=most).contains(&came), "{came} of {source}: {now:?}");
         assert_eq!(now.sources(), done as u64 + 1, "{now:?}");
     }
     let now = numbers(&limiter);
@@ -109,6 +119,9 @@ fn go_on(flood: &mut Flood<'_>, maps: &Maps) -> Numbers {
 const KNOWN_RATE: u32 = 100;
 const KNOWN_PERIOD: Duration = Duration::from_millis(20);
 
+/// What it has sent before, which takes five seconds to be made up for.
+const KNOWN_BEFORE: u64 = 500;
+
 /// So many spoofed sources, of which a map of 1024 holds few.
 const SPOOFED: u32 = 5_000;
 
@@ -120,28 +133,37 @@ fn a_flood_of_spoofed_sources_takes_no_more_memory_and_nothing_from_a_known_one(
     }
     let network = network();
     // So few tokens that it would lose packets if it shared them with the flood.
-    let limiter = start(&limits(KNOWN_RATE, 200, 1024, 10));
+    let limiter = start(&limits(KNOWN_RATE, 600, 1024, 10));
     let before = numbers(&limiter);
     let mut flood = Flood::new(&network, KNOWN_PERIOD).expect("sockets");
-    // It is known before it begins, and has sent so much that it is not forgotten for two seconds: a
-    // fast machine fills the map meanwhile.
-    for _ in 0..100 {
+    // It is known before it begins, and has sent so much that it is not forgotten for five seconds,
+    // also if nothing runs meanwhile: a fast machine fills the map.
+    for sent in 1..=KNOWN_BEFORE {
         network.send(KNOWN, PORT).expect("it is sent");
+        if sent % 100 == 0 {
+            seen(limiter.maps(), sent);
+        }
     }
-    seen(limiter.maps(), 100);
     flood.known.go_on().expect("it is sent");
     let mut most = 0;
-    while flood.spoofed < SPOOFED {
-        let now = go_on(&mut flood, limiter.maps());
+    let mut go_on = || {
+        flood.go_on().expect("it is sent");
+        let now = seen(limiter.maps(), KNOWN_BEFORE + flood.sent());
         most = now.sources().max(most);
-    }
-    let after = numbers(&limiter);
+        (flood.spoofed, now)
+    };
+    while go_on().0 < SPOOFED {}
+    // The sweeps may be late.
+    let after = eventually("places are used again", || {
+        let (_, now) = go_on();
+        (now.removed > 1024).then_some(now)
+    });
     eventually("all of the known source comes through", || {
         flood.known.receive().expect("it can be read");
         (flood.known.received == flood.known.sent).then_some(())
     });
-    assert!(most <= 1024, "{most} sources at a time");
-    assert!(after.removed > 1024, "{after:?}");
+    // One that is forgotten is counted when its place may have been taken again.
+    assert!(most <= 1024 + 1, "{most} sources at a time: {after:?}");
     let end = eventually("the map is empty", || {
         let now = numbers(&limiter);
         (now.sources() == 0).then_some(now)
@@ -159,20 +181,23 @@ fn without_cleaning_up_a_source_that_comes_late_is_lost() {
         return;
     }
     let network = network();
-    let limiter = start(&limits(1, 10, 1024, u32::MAX));
+    // A burst that takes half a minute to be there again, for all that have no place.
+    let limiter = start(&limits(1, 30, 1024, u32::MAX));
     let mut flood = Flood::new(&network, Duration::MAX).expect("sockets");
     while flood.spoofed < SPOOFED {
         go_on(&mut flood, limiter.maps());
     }
     let now = numbers(&limiter);
     assert_eq!((now.sources(), now.removed), (1024, 0), "{now:?}");
-    let receiver = network.receiver(KNOWN, PORT).expect("a receiver");
-    for _ in 0..10 {
-        network.send(KNOWN, PORT).expect("it is sent");
+    // Not the known one, which the flood has sent packets of all the time.
+    let late: IpAddr = "10.128.0.2".parse().expect("an address");
+    let receiver = network.receiver(late, PORT).expect("a receiver");
+    for _ in 0..30 {
+        network.send(late, PORT).expect("it is sent");
     }
-    let now = seen(limiter.maps(), flood.sent() + 10);
+    let now = seen(limiter.maps(), flood.sent() + 30);
     let came = received(&receiver).expect("it can be read");
-    assert!(came < 10, "{came} of 10 came through: {now:?}");
+    assert!(came < 30, "{came} of 30 came through: {now:?}");
     // Its sweep is due in 49 days.
     drop(limiter);
     let cleared = bpf_wq::clear_pins(directory(), None, Duration::ZERO).expect("it is removed");
@@ -207,9 +232,13 @@ fn killed_in_a_flood_it_goes_on_to_clean_up_and_the_next_one_takes_over() {
     // Nobody but the kernel had the maps meanwhile.
     let limiter = start(&limits(1000, 100, 1024, 10));
     assert!(!limiter.is_new());
+    // The sweeps may be late.
+    eventually("places are used again", || {
+        flood.go_on().expect("it is sent");
+        (numbers(&limiter).removed > 1024).then_some(())
+    });
     assert_gets_empty(limiter.maps());
-    let now = numbers(&limiter);
-    assert!(now.removed > 1024 && now.created == now.removed, "{now:?}");
+    assert_all_are_counted(limiter.maps());
     drop(limiter);
     let mut second = run(&arguments);
     assert!(second.says().starts_with("goes on to limit limited"), "it was there");
@@ -247,6 +276,15 @@ fn assert_gets_empty(maps: &Maps) {
     eventually("the map is empty", || (buckets(maps) == 0).then_some(()));
 }
 
+/// A bucket is counted a moment after it is removed.
+#[track_caller]
+fn assert_all_are_counted(maps: &Maps) {
+    eventually("as many are removed as were created", || {
+        let now = maps.numbers().expect("the maps can be read");
+        (now.created == now.removed).then_some(())
+    });
+}
+
 #[track_caller]
 fn assert_nobody_cleans_up(maps: &Maps) {
     assert_eq!(buckets(maps), 1024);
@@ -278,8 +316,9 @@ fn timers_empty_the_map_after_a_flood() {
     }
     after_a_flood(Other::by_timer, |maps| {
         assert_gets_empty(maps);
+        assert_all_are_counted(maps);
         let now = maps.numbers().expect("the maps can be read");
-        assert!(now.created > 1024 && now.created == now.removed, "{now:?}");
+        assert!(now.created > 1024, "{now:?}");
     });
 }
 

@@ -70,8 +70,9 @@ static __always_inline int report(const struct process *process, struct owner *o
 {
 	if (bpf_ringbuf_output(&summaries, &owner->summary, sizeof(owner->summary), 0))
 		return -EAGAIN;
-	bpf_wq_add(tracked.summaries, 1);
+	/* Its place first: when all are told of, there is place for as many. */
 	bpf_map_delete_elem(&owners, process);
+	bpf_wq_add(tracked.summaries, 1);
 	return 0;
 }
 

@@ -19,7 +19,7 @@ use crate::summary::Summary;
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/reclaim.bpf.o"));
 
 /// For the processes that have ended before, and for another process that starts or stops the same.
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// What memory the processes' state may take.
 #[derive(Debug, Clone, Copy, clap::Args)]
