@@ -28,13 +28,24 @@ static int work(struct job *job, struct bpf_wq_run *run)
 	return 0;
 }
 
-BPF_WQ_EXECUTOR(jobs, struct job, 1024, 2, work);
+#define WORKERS 2
+
+BPF_WQ_EXECUTOR(jobs, struct job, 1024, WORKERS, work);
 
 static struct bpf_wq_executor_state *jobs_state(void)
 {
 	__u32 zero = 0;
 
 	return bpf_map_lookup_elem(&jobs_gate, &zero);
+}
+
+/* Before a worker waits, jobs may be done that it did. */
+SEC("syscall")
+int all_workers_wait(void *ctx)
+{
+	struct bpf_wq_executor_state *state = jobs_state();
+
+	return state && bpf_wq_read(state->gate.idle) == (1 << WORKERS) - 1;
 }
 
 /* Other work of the CPU, which sees how many jobs were done before it. */

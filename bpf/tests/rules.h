@@ -53,9 +53,13 @@ struct {
 	__type(value, __u32);
 } gate SEC(".maps");
 
+/*
+ * One for each CPU: work that is started on another CPU, before its last run has come to its very
+ * end, runs where that is.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, 1024);
 	__type(key, __u32);
 	__type(value, struct elem);
 } barriers SEC(".maps");
@@ -165,7 +169,7 @@ static int on_barrier(void *map, int *key, void *value)
 SEC("syscall")
 int behind(int *err)
 {
-	struct elem *elem = element(&barriers, 0);
+	struct elem *elem = element(&barriers, bpf_get_smp_processor_id());
 
 	if (!elem)
 		return 0;

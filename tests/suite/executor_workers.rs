@@ -93,7 +93,13 @@ fn run_where_they_were_submitted() {
     }
     let mut storage = MaybeUninit::uninit();
     let fixture = Fixture::choosing(&mut storage, |_| {});
+    let all_wait = &fixture.armed.skel().progs.all_workers_wait;
     for cpu in cpus() {
+        // One that has done its job may not wait yet, and would take the next.
+        eventually("all workers wait", || {
+            let ran = all_wait.test_run(ProgramInput::default()).expect("it runs");
+            (ran.return_value == 1).then_some(())
+        });
         on_cpu(cpu, || fixture.jobs.submit(&0).expect("it is accepted"));
         fixture.wait_idle();
         let others = !(1 << (cpu % 2)) & 0b11;

@@ -331,7 +331,7 @@ fn stops_at_its_deadline<'obj>(armed: Armed<'obj, LifecycleSkel<'obj>>, page: &P
         let (stopping, is_stopping) = mpsc::channel::<()>();
         // Otherwise a stop that waits for the callback would wait for ever.
         scope.spawn(move || {
-            if is_stopping.recv_timeout(DEADLINE / 4) == Err(RecvTimeoutError::Timeout) {
+            if is_stopping.recv_timeout(DEADLINE) == Err(RecvTimeoutError::Timeout) {
                 page.answer();
             }
         });
