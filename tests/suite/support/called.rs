@@ -118,8 +118,8 @@ impl Called {
     #[track_caller]
     pub fn settle(&self) {
         let barriers = self.map("barriers");
-        let count = || word(&get(&barriers, 0), 0);
         for cpu in cpus() {
+            let count = || word(&get(&barriers, cpu as u32), 0);
             let before = count();
             assert_eq!(self.call_on(cpu, "behind"), [OK]);
             eventually("the barrier runs", || (count() > before).then_some(()));
