@@ -108,14 +108,17 @@ fn a_guest_that_dies_before_its_command_is_booted_twice_and_says_why() {
     assert_eq!(fixture.report()[0]["outcome"], "error");
 }
 
-/// The first QEMU gets a kernel argument that lets its guest die.
-#[test]
-fn a_second_boot_that_succeeds_is_shown() {
+/// The first QEMU gets a kernel argument that lets its guest die, or is none.
+#[rstest]
+#[case::a_guest_that_dies(r#"set -- "${@/panic=-1/panic=-1 rdinit=/nowhere}""#)]
+#[case::a_qemu_that_does_not_come_up("exec sleep 1000")]
+fn a_second_boot_that_succeeds_is_shown(#[case] first_qemu: &str) {
     let fixture = Fixture::new();
     let once = r#"#!/bin/bash
-[ "$1" = --version ] || mkdir "${0%/*}/tried" 2>/dev/null && set -- "${@/panic=-1/panic=-1 rdinit=/nowhere}"
+if [ "$1" != --version ] && mkdir "${0%/*}/tried" 2>/dev/null; then FIRST; fi
 PATH=${PATH#*:} exec qemu-system-x86_64 "$@"
 "#;
+    let once = once.replace("FIRST", first_qemu);
     let tools = fixture.path("tools");
     fs::create_dir(&tools).unwrap();
     fs::write(tools.join("qemu-system-x86_64"), once).unwrap();
