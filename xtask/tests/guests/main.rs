@@ -55,11 +55,14 @@ fn tests_that_pass_fail_and_skip_are_told_apart() {
 #[test]
 fn a_clean_run_passes() {
     let fixture = Fixture::new();
-    fixture.test("alone", &["--rounds", "30"]).ends(0, &["passed"]);
+    let run = fixture.test("alone", &["--rounds", "30"]);
+    run.ends(0, &["passed"]);
     let report = &fixture.report()[0];
     assert_eq!(report["tests"][0]["facts"][0], serde_json::json!(["rounds", "30"]));
     assert_eq!(report["outcome"], "passed");
-    assert_eq!(report["boots"], 1);
+    // One guest in many dies before its command starts.
+    let boots = if run.said.contains("booting once more") { 2 } else { 1 };
+    assert_eq!(report["boots"], boots);
     assert!(report["release"].as_str().unwrap().starts_with("6.12."));
 }
 
