@@ -208,7 +208,9 @@ fn a_log_that_was_cut_fails_a_run_whose_tests_pass() {
 fn a_runner_whose_file_is_removed_goes_on() {
     let fixture = Fixture::new();
     let exe = fixture.path("runner");
-    fs::copy(env!("CARGO_BIN_EXE_xtask"), &exe).unwrap();
+    // Written by this process, it might be open in one that another test starts, and could not run.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_xtask")).arg(&exe).status().unwrap();
+    assert!(copied.success());
     let run = fixture.command(&["test", "-k", KERNEL, "--", "alone"]);
     let mut command = Command::new(&exe);
     command.args(run.get_args()).current_dir(fixture.dir.path());
