@@ -203,11 +203,13 @@ fn init_under_the_scheduler_at_the_limit() {
     assert!(link.is_some());
     cgroup.write("memory.max", &cgroup.current().to_string());
     put(&called.map("who"), 0, &u64::from(std::process::id()).to_ne_bytes());
-    let init = eventually("all are tried", || {
+    // Each look is a switch. To count takes as long as many of them: that comes afterwards.
+    eventually("all are tried", || (called.seen().data >= MANY).then_some(()));
+    drop(link);
+    let init = eventually("all are counted", || {
         let [_, init, ..] = counted(&called);
         (init.values().sum::<u64>() >= MANY).then_some(init)
     });
-    drop(link);
 
     println!("init: {init:?}, and the limit was hit {} times", cgroup.hits());
     assert_eq!(init.values().sum::<u64>(), MANY);

@@ -157,6 +157,8 @@ fn waits_for_a_device(
 
     let asleep = sleep(&called);
     assert_eq!(asleep.start, OK);
+    // How long it took says nothing: its thread may have been stopped meanwhile.
+    assert_ne!(asleep.start_returned, 0, "start waited: {asleep:?}");
     let waits = |stack: &str| {
         ["request_wait_answer", "bpf_copy_from_user_task", "bpf_wq_work"]
             .iter()
@@ -180,7 +182,6 @@ fn waits_for_a_device(
     assert!(awake.ended > answered, "it ended before the answer: {awake:?}, {answered}");
     let withheld = WITHHELD.as_nanos() as u64;
     assert!(awake.ended - awake.start_returned >= withheld, "{awake:?}");
-    assert!(awake.start_returned - awake.start_called < withheld, "start waited: {awake:?}");
     println!(
         "start took {} us; the callback took {} us, and ended {} us after the answer",
         (awake.start_returned - awake.start_called) / 1000,

@@ -115,8 +115,11 @@ impl Guest<'_> {
             End::NoBoot { why, repeatable: true } => {
                 hear(News::Again(&why));
                 let log = self.console_log();
-                fs::rename(&log, self.dir.join("console-of-first-boot.log"))
-                    .with_context(|| format!("cannot keep {}", log.display()))?;
+                // A QEMU that did not come up has none.
+                if log.exists() {
+                    fs::rename(&log, self.dir.join("console-of-first-boot.log"))
+                        .with_context(|| format!("cannot keep {}", log.display()))?;
+                }
                 let end = self.boot(work, hold_on_failure, hear)?;
                 Ok(Ran { end, first_boot: Some(why) })
             }
@@ -222,8 +225,10 @@ impl Guest<'_> {
         if !qemu_said.trim().is_empty() {
             why = format!("{why}; QEMU said: {}", qemu_said.trim());
         }
-        // Without a console QEMU itself has failed.
+        // Without a console QEMU itself has failed. It says why, unless vmtest has ended it: on a
+        // busy machine the 5 s that it has to come up may be too few.
         let has_console = fs::metadata(&log).is_ok_and(|m| m.len() > 0);
+        let qemu_refused = !has_console && !qemu_said.trim().is_empty();
         let refusal = console::refusal(&log);
         if let Some(line) = &refusal {
             why.clone_from(line);
@@ -237,7 +242,8 @@ impl Guest<'_> {
             let last = console::last_lines(&log, LAST_LINES);
             why = format!("{why}; the console ({}) ends with:\n{last}", log.display());
         }
-        End::NoBoot { why, repeatable: has_console && refusal.is_none() && !deadline_passed }
+        let repeatable = !qemu_refused && refusal.is_none() && !deadline_passed;
+        End::NoBoot { why, repeatable }
     }
 
     fn target(&self, post: &Post, exe: &Path) -> Result<Target> {
