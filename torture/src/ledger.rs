@@ -13,10 +13,6 @@ use crate::plan::Hash;
 /// As many jobs the executor of `torture.bpf.c` has room for.
 const CAPACITY: u64 = 64;
 
-/// What a program is told that still runs when it is detached, and whose timers and workqueues are
-/// gone with the loader: EINVAL and, since 7.0, ENOENT.
-const GONE: [i64; 2] = [-(libc::EINVAL as i64), -(libc::ENOENT as i64)];
-
 /// The maps that a ledger is read from.
 pub const MAPS: [&str; 7] =
     ["marks", "totals", "origins", "jobs_gate", "elems_gate", "loose_gate", "recent_gate"];
@@ -55,6 +51,7 @@ pub struct Told {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
     wrong: i64,
+    gone: i64,
     cancelled: u64,
     slept: u64,
     jobs: Told,
@@ -144,9 +141,11 @@ impl Ledger {
     /// What was done; or what is not as it has to be. `loses_elements`: elements were taken away.
     pub fn check(&self, how: How, loses_elements: bool) -> Result<Done> {
         let Ledger { totals, jobs, .. } = self;
-        let is_told_so = how == How::CutOff && GONE.contains(&totals.wrong);
-        let is_wrong = totals.wrong != 0 && !is_told_so;
-        ensure!(!is_wrong, "a submission or a cancelling returned {}", totals.wrong);
+        ensure!(totals.wrong == 0, "a submission or a cancelling returned {}", totals.wrong);
+        // A program that still runs when the loader is gone submits to what went with it: it is told
+        // EINVAL or, since 7.0, ENOENT.
+        let is_there = totals.gone == 0 || how == How::CutOff;
+        ensure!(is_there, "a submission returned {}, and its loader was there", totals.gone);
         let mut sums = [0_u64; 4];
         for (number, mark) in self.marks.iter().enumerate() {
             self.check_mark(*mark, how).with_context(|| format!("job {number} ({mark:?})"))?;
@@ -250,10 +249,11 @@ impl Totals {
         };
         let totals = Totals {
             wrong: words[1] as i64,
-            cancelled: words[2],
-            slept: words[3],
-            jobs: told(4),
-            hashes: [told(8), told(12), told(16)],
+            gone: words[2] as i64,
+            cancelled: words[3],
+            slept: words[4],
+            jobs: told(5),
+            hashes: [told(9), told(13), told(17)],
         };
         (totals, words[0] as usize)
     }
@@ -340,10 +340,10 @@ mod tests {
     #[test]
     fn who_still_submits_to_what_is_cut_off_is_told_so() {
         let mut ledger = good();
-        ledger.totals.wrong = -22;
+        ledger.totals.gone = -22;
         ledger.check(How::CutOff, false).unwrap();
-        fails(How::Drained, |l| l.totals.wrong = -22, "returned -22");
-        fails(How::CutOff, |l| l.totals.wrong = -7, "returned -7");
+        fails(How::Drained, |l| l.totals.gone = -22, "returned -22");
+        fails(How::CutOff, |l| (l.totals.gone, l.totals.wrong) = (-22, -7), "returned -7");
     }
 
     #[test]

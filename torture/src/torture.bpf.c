@@ -61,6 +61,7 @@ struct told {
 struct totals {
 	__u64 next;  /* the number of the next job */
 	__s64 wrong; /* an error that no submission and no cancelling may give, if there was one */
+	__s64 gone;  /* one that a submission gives whose timers and workqueues are gone */
 	__u64 cancelled;
 	__u64 slept;
 	struct told jobs;
@@ -182,7 +183,9 @@ static __attribute__((noinline)) int submit_one(void)
 		return 1;
 	}
 	bpf_wq_add(totals->jobs.refused, 1);
-	if (err != -ENOSPC && err != -ESHUTDOWN && err != -ENOMEM && err != -EOPNOTSUPP)
+	if (err == -EINVAL || err == -ENOENT)
+		bpf_wq_write(totals->gone, err);
+	else if (err != -ENOSPC && err != -ESHUTDOWN && err != -ENOMEM && err != -EOPNOTSUPP)
 		bpf_wq_write(totals->wrong, err);
 	return 0;
 }

@@ -70,7 +70,7 @@ impl Post {
     }
 
     /// Ends the guest, whatever it is doing. It ends likewise when the runner does, and when the
-    /// post is dropped: the guardian's connection, which nobody accepts, is closed in each case.
+    /// post is dropped: the guardian's connection, which nobody has accepted, is closed in each case.
     pub fn end_guest(&mut self) {
         self.leash = None;
     }

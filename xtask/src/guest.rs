@@ -38,7 +38,10 @@ pub fn run(share: &Path) -> Result<i32> {
     };
     let (success, how) = ended;
     let is_held = matches!(job.work, Work::Hold) || (job.hold_on_failure && !success);
-    wait_for_rcu()?;
+    if !is_held {
+        wait_for_what_is_freed_later();
+        nix::unistd::sync();
+    }
     log_to_kernel(END)?;
     host.tell(&Event::Ended { success, how, is_held })?;
     if is_held {
@@ -52,14 +55,18 @@ pub fn run(share: &Path) -> Result<i32> {
     Ok(i32::from(!success))
 }
 
-/// What tests have left to RCU is freed, and the reports of that are in the log.
-fn wait_for_rcu() -> Result<()> {
-    // A kernel for one CPU has none.
-    let barrier = Path::new("/sys/module/rcutree/parameters/do_rcu_barrier");
-    if barrier.exists() {
-        fs::write(barrier, "1").context("cannot wait for RCU")?;
+/// Workers free what the last test has left, programs above all, some grace periods after it has
+/// ended. What the kernel reports of that is to be in the log.
+fn wait_for_what_is_freed_later() {
+    for _ in 0..3 {
+        // 6.1 does not have it, nor a kernel for one CPU.
+        let _none = fs::write("/sys/module/rcutree/parameters/do_rcu_barrier", "1");
+        for _ in 0..20 {
+            // SAFETY: membarrier(2), here MEMBARRIER_CMD_GLOBAL, takes numbers only. A kernel without
+            // it returns an error.
+            unsafe { nix::libc::syscall(nix::libc::SYS_membarrier, 1, 0, 0) };
+        }
     }
-    Ok(())
 }
 
 /// Writes a line to the kernel's log. Without its newline the kernel would hold it back, for more

@@ -78,7 +78,8 @@ pub struct Ran {
 
 /// What the caller hears while a guest runs.
 pub enum News<'a> {
-    /// The guest died before its command started, of this; it is booted once more.
+    /// The guest died before its command started, or QEMU did not come up, of this; it is booted once
+    /// more.
     Again(&'a str),
     /// An event of the job.
     Event(&'a Event),
@@ -96,7 +97,8 @@ impl Guest<'_> {
 
     /// Boots the guest, gives it the work, and waits for the end, which is at the deadline at the
     /// latest. A guest that dies before its command starts is booted a second time: under TCG one
-    /// in many does. Nothing of the guest is left then but the files in `dir`.
+    /// in many does, and QEMU may not come up in time. Nothing of the guest is left then but the
+    /// files in `dir`.
     pub fn run(
         &self,
         work: &Work,
@@ -170,6 +172,9 @@ impl Guest<'_> {
             if watch.ended.is_some() && over.is_none() && console::is_whole(&self.console_log()) {
                 // vmtest's thread may sleep for seconds before it sees that, and has nothing to do.
                 post.end_guest_that_ran()?;
+                if interrupt::requested() {
+                    return Err(Interrupted.into());
+                }
                 return Ok(self.end(watch, false));
             }
             if over.is_none() {

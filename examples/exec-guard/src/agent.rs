@@ -308,14 +308,16 @@ impl Shared {
     }
 
     fn answer(&self, subject: &Subject, action: Action, why: Why, ttl: Duration) {
-        // Until it is closed, too: an answer may expire so soon that it is asked for again before.
+        // At once: an answer may expire, and the question come again, before it is closed.
         let mut open = self.open();
-        // If it cannot be written, the question is put again.
-        match self.answers.put(subject, action, why, ttl) {
+        let put = self.answers.put(subject, action, why, ttl);
+        open.remove(subject);
+        drop(open);
+        match put {
             Ok(()) => _ = self.counts.answered.fetch_add(1, Ordering::Relaxed),
+            // The question is put again.
             Err(error) => eprintln!("exec-guard: cannot answer: {error:#}"),
         }
-        open.remove(subject);
     }
 
     fn unreachable(&self, subject: &Subject, count: &AtomicU64, why: &str) {

@@ -43,10 +43,14 @@ fn what_is_no_answer_is_not_believed(place: &Place) {
         Does::Nothing,
         Does::Cut,
     ];
-    for (n, does) in lies.into_iter().chain([Does::Fail, Does::Hold]).enumerate() {
+    for (n, does) in [Does::Fail].into_iter().chain(lies).chain([Does::Hold]).enumerate() {
         server.does(does);
         assert!(place.may_connect(lied_about[n]), "{does:?}: it is not known yet");
         eventually("the server is asked", || (server.asked() == n + 1).then_some(()));
+        if does == Does::Fail {
+            // To say that one has failed is no lie.
+            eventually("it is told", || (guarded.agent().silent == 1).then_some(()));
+        }
     }
     for address in &lied_about[..lies.len() + 2] {
         let verdict = guarded.learns(&Subject::address(*address));

@@ -60,9 +60,10 @@ fn macros_of_two_presses_come_one_after_the_other() {
     tap(&simulated, &keyboard);
     let now = numbers(&keyboard);
     assert!(now.typed < 10, "the second was to be pressed while the first is typed: {now:?}");
+    let slowly = distances(&expect(&mut events, "h -h"));
+    assert!(slowly[0] >= Duration::from_secs(2), "{slowly:?}");
     drop(start(&device, &settings("hello", 1)));
-    let typed = expect(&mut events, &format!("{HELLO} {HELLO}"));
-    let distances = distances(&typed);
+    let distances = distances(&expect(&mut events, &format!("e -e l -l l -l o -o {HELLO}")));
     assert!(distances.iter().all(|distance| *distance >= SPACING), "{distances:?}");
     stop(&device, keyboard);
 }
