@@ -249,27 +249,37 @@ fn a_guest_can_remove_everything_and_changes_nothing() {
 }
 
 #[rstest]
-#[case::ctrl_c_in_a_test(Signal::SIGINT, &["test", "-k", KERNEL, "--", "hangs"])]
-#[case::killed_in_a_test(Signal::SIGKILL, &["test", "-k", KERNEL, "--", "hangs"])]
-#[case::terminated_in_a_shell(Signal::SIGTERM, &["shell", "-k", KERNEL])]
-fn a_runner_that_is_stopped_leaves_nothing(#[case] signal: Signal, #[case] args: &[&str]) {
+#[case::by_itself(None, &["test", "-k", KERNEL, "--", "alone"])]
+#[case::by_ctrl_c_in_a_test(Some(Signal::SIGINT), &["test", "-k", KERNEL, "--", "hangs"])]
+#[case::killed_in_a_test(Some(Signal::SIGKILL), &["test", "-k", KERNEL, "--", "hangs"])]
+#[case::terminated_in_a_shell(Some(Signal::SIGTERM), &["shell", "-k", KERNEL])]
+fn a_runner_that_ends_leaves_nothing(#[case] signal: Option<Signal>, #[case] args: &[&str]) {
     let fixture = Fixture::new();
     let mut runner = Ended(fixture.command(args).stdin(Stdio::piped()).spawn().unwrap());
     // `wait` would close it, and a shell whose input ends is over.
     let _stdin = runner.0.stdin.take();
     let console = fixture.path("target/guests").join(KERNEL).join("console.log");
     let qemu = wait_for("QEMU", || qemu_with(&console));
-    wait_for("the work to begin", || {
+    let log_has = |text: &str| {
         let log = fs::read(&console).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
-        (log.contains("xtask: begin") || log.contains("xtask: end")).then_some(())
-    });
+        String::from_utf8_lossy(&log).contains(text).then_some(())
+    };
+    wait_for("the guest to boot", || log_has("Linux version"));
     let files = files_of(qemu);
     assert!(files.len() >= 5 && files.iter().filter(|f| f.exists()).count() >= 4, "{files:?}");
-    kill(Pid::from_raw(runner.0.id().try_into().unwrap()), signal).unwrap();
+    if let Some(signal) = signal {
+        wait_for("the work", || log_has("xtask: begin").or_else(|| log_has("xtask: end")));
+        kill(Pid::from_raw(runner.0.id().try_into().unwrap()), signal).unwrap();
+    }
     let status = runner.0.wait().unwrap();
-    if signal != Signal::SIGKILL {
-        assert_eq!(status.code(), Some(130));
+    match signal {
+        None => {
+            assert_eq!(status.code(), Some(0));
+            let left: Vec<_> = files.iter().filter(|file| file.exists()).collect();
+            assert!(!qemu_lives(qemu) && left.is_empty(), "{left:?}");
+        }
+        Some(Signal::SIGKILL) => (),
+        Some(_) => assert_eq!(status.code(), Some(130)),
     }
     wait_for("QEMU to be gone", || (!qemu_lives(qemu)).then_some(()));
     wait_for(&format!("{files:?} to be gone"), || {
