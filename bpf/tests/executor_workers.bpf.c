@@ -104,6 +104,9 @@ int submit_many_and_other(void *ctx)
 	return err;
 }
 
+/* Of one place, which each job gets from the one before. */
+BPF_WQ_EXECUTOR(places, struct job, 1, 1, work);
+
 #define HOUR_NS 3600000000000ULL
 
 /* The job that is due in an hour. */
@@ -116,7 +119,7 @@ static __always_inline int submit_late(void)
 	__u64 id = 0;
 	int err;
 
-	err = jobs_submit_with(&job, &options, &id);
+	err = places_submit_with(&job, &options, &id);
 	bpf_wq_write(late_id, id);
 	return err;
 }
@@ -141,7 +144,7 @@ static long wait_for_others(__u64 i, __u64 *began)
 extern void bpf_local_irq_save(unsigned long *flags) __ksym __weak;
 extern void bpf_local_irq_restore(unsigned long *flags) __ksym __weak;
 
-/* Until somebody else has cancelled the job and used its place, interrupts are off. */
+/* Until somebody else has cancelled the job and taken its place, interrupts are off. */
 SEC("?syscall")
 int submit_late_without_interrupts(void *ctx)
 {
@@ -154,26 +157,6 @@ int submit_late_without_interrupts(void *ctx)
 	bpf_loop(BPF_WQ_TRIES, wait_for_others, &began, 0);
 	bpf_local_irq_restore(&flags);
 	return err ?: bpf_wq_read(others_are_done) ? 0 : -EBUSY;
-}
-
-static long submit_delayed(__u64 i, int *err)
-{
-	struct bpf_wq_options options = {.delay_ns = 1000000};
-	struct job job = {};
-	__u64 id;
-
-	*err = jobs_submit_with(&job, &options, &id);
-	return *err != 0;
-}
-
-/* As many as there are places. */
-SEC("syscall")
-int use_all_places(void *ctx)
-{
-	int err = 0;
-
-	bpf_loop(1024, submit_delayed, &err, 0);
-	return err;
 }
 
 __u64 nmis = 0;

@@ -34,6 +34,9 @@ const BUDGET: u64 = 256;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
+/// When interrupts are on again, a job that was submitted before still waits for its time.
+const AFTER_THE_WAIT: Duration = Duration::from_secs(1);
+
 /// Between 6.19 and 7.0 (1bfbc267ec91): what cannot be done with interrupts off is put off.
 const PUT_OFF: (u32, u32) = (7, 0);
 
@@ -148,30 +151,34 @@ fn wait_for_no_job_that_had_their_place() {
         open.progs.submit_late_without_interrupts.set_autoload(true);
     });
     let skel = fixture.armed.skel();
+    let places = Executor::<u64>::of(&fixture.armed, "places").expect("it has an executor");
+    let submit = |delay| {
+        places.submit_with(&0, Options { delay, ..Options::default() }).expect("it is accepted")
+    };
     let cpus = cpus();
     let late_id = &fixture.bss().late_id;
-    let cancel_and_use_all_places = |id: u64| {
-        fixture.jobs.cancel(JobId(id)).expect("it is cancelled");
-        while fixture.jobs.counters().in_flight != 0 {}
-        call(&skel.progs.use_all_places);
+    let cancel_and_take_its_place = |id: u64| {
+        places.cancel(JobId(id)).expect("it is cancelled");
+        while places.counters().in_flight != 0 {}
+        submit(AFTER_THE_WAIT);
     };
     thread::scope(|scope| {
         // A process cannot make a thread, nor write to a page of its file for the first time, where
         // a CPU has interrupts off: all of its CPUs have to answer. So that is done before.
         on_cpu(cpus[1], || {
-            cancel_and_use_all_places(fixture.submit_late().0);
-            fixture.wait_idle();
+            cancel_and_take_its_place(submit(HOUR).0);
+            assert_eq!(places.wait_idle(DEADLINE), 0, "{}", places.counters());
             scope.spawn(|| on_cpu(cpus[0], || call(&skel.progs.submit_late_without_interrupts)));
             while read(late_id) == 0 {}
-            cancel_and_use_all_places(read(late_id));
+            cancel_and_take_its_place(read(late_id));
             let done = (&raw const fixture.bss().others_are_done).cast_mut();
             // SAFETY: the section is mapped for writing, and nobody else writes to this number.
             unsafe { done.write_volatile(1) };
         });
     });
-    fixture.wait_idle();
-    let counters = fixture.jobs.counters();
-    assert_eq!((counters.done, counters.cancelled), (2 * 1024, 2));
+    assert_eq!(places.wait_idle(DEADLINE), 0, "{}", places.counters());
+    let counters = places.counters();
+    assert_eq!((counters.done, counters.cancelled), (2, 2));
 }
 
 #[test_log::test]
