@@ -39,7 +39,7 @@ static struct bpf_wq_executor_state *jobs_state(void)
 	return bpf_map_lookup_elem(&jobs_gate, &zero);
 }
 
-/* Before a worker waits, jobs may be done that it did. */
+/* A worker may not wait yet when its last job is counted as done. */
 SEC("syscall")
 int all_workers_wait(void *ctx)
 {

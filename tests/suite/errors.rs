@@ -7,7 +7,7 @@ use serial_test::serial;
 use test_log::test;
 
 use crate::support::btf::RawBtf;
-use crate::support::restricted::{with_bpf_failing, without_capabilities};
+use crate::support::restricted::{needs_seccomp, with_bpf_failing, without_capabilities};
 use crate::support::{needs_bpf_wq, refusal, rule, version};
 
 const GROUP: &str = "The claims of the tutorial";
@@ -111,7 +111,7 @@ fn missing_capabilities_are_named() {
 #[test]
 #[serial]
 fn a_host_that_refuses_tracing_is_told_from_missing_privilege() {
-    if !needs_bpf_wq() {
+    if !needs_bpf_wq() || !needs_seccomp() {
         return;
     }
     let error = with_bpf_failing(libc::EPERM, refused);
@@ -126,7 +126,7 @@ fn a_host_that_refuses_tracing_is_told_from_missing_privilege() {
 #[test]
 #[serial]
 fn a_missing_system_call_is_named() {
-    if !needs_bpf_wq() {
+    if !needs_bpf_wq() || !needs_seccomp() {
         return;
     }
     let error = with_bpf_failing(libc::ENOSYS, refused);

@@ -5,7 +5,7 @@ use serial_test::serial;
 use test_log::test;
 
 use crate::support::btf::{RawBtf, with_btf_at_its_place};
-use crate::support::restricted::{with_bpf_failing, without_capabilities};
+use crate::support::restricted::{needs_seccomp, with_bpf_failing, without_capabilities};
 use crate::support::{fact, needs_bpf_wq, version};
 
 #[test]
@@ -74,6 +74,9 @@ fn tracing_is_inconclusive_without_capabilities() {
 #[test]
 #[serial]
 fn tracing_is_inconclusive_where_it_is_refused() {
+    if !needs_seccomp() {
+        return;
+    }
     let answer = with_bpf_failing(libc::EPERM, || Kernel::running().tracing());
     let Answer::Inconclusive(why) = answer else { panic!("{answer:?}") };
     assert!(why.contains("although this thread has the capabilities"), "{why}");
@@ -82,6 +85,9 @@ fn tracing_is_inconclusive_where_it_is_refused() {
 #[test]
 #[serial]
 fn tracing_is_a_no_without_the_system_call() {
+    if !needs_seccomp() {
+        return;
+    }
     let answer = with_bpf_failing(libc::ENOSYS, || Kernel::running().tracing());
     let Answer::No(why) = answer else { panic!("{answer:?}") };
     assert!(why.contains("no bpf system call"), "{why}");

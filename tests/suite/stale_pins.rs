@@ -22,7 +22,7 @@ use crate::support::pin::{
     take_over,
 };
 use crate::support::process::{Process, role, say};
-use crate::support::restricted::{die_at, without_access};
+use crate::support::restricted::{die_at, needs_seccomp, without_access};
 use crate::support::{DEADLINE, End, eventually, loads, needs_bpf_wq, refusal, rule};
 
 const GROUP: &str = "Pins";
@@ -72,7 +72,7 @@ fn a_loader_that_dies_while_it_pins(#[case] call: &str, #[case] id: &str, #[case
         "a loader that dies before {step} of pinning leaves a pin that is found to be incomplete, and cleared"
     );
     rule(id, GROUP, &statement);
-    if !needs_bpf_wq() {
+    if !needs_bpf_wq() || !needs_seccomp() {
         return;
     }
     loads("pin");

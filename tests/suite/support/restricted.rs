@@ -5,6 +5,8 @@ use std::thread;
 
 use caps::{CapSet, Capability};
 
+use super::needs_config;
+
 /// Runs `act` in a thread without the capabilities that BPF needs.
 pub fn without_capabilities<T: Send>(act: impl FnOnce() -> T + Send) -> T {
     without(&[Capability::CAP_SYS_ADMIN, Capability::CAP_BPF, Capability::CAP_PERFMON], act)
@@ -22,6 +24,11 @@ fn without<T: Send>(capabilities: &[Capability], act: impl FnOnce() -> T + Send)
         }
         act()
     })
+}
+
+/// For a thread whose system calls fail, or are its end.
+pub fn needs_seccomp() -> bool {
+    needs_config("CONFIG_SECCOMP_FILTER", "the test has system calls fail")
 }
 
 /// Runs `act` in a thread whose bpf(2) fails with `errno`, as under a sandbox or on a
