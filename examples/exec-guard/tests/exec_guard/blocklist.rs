@@ -148,7 +148,7 @@ fn both_families_are_decided_as_the_list_says_and_for_as_long(place: &Place) {
         }
     }
     // Each is counted when the agent was told, which may have been faster.
-    eventually("no question is open", || (guarded.questions().0 == 0).then_some(()));
+    guarded.no_question_is_open();
     assert_eq!(guarded.numbers().revoked, 4);
     guarded.leave();
 }

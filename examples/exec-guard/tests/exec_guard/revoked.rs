@@ -84,7 +84,7 @@ fn all_that_have_connected_to_a_bad_address_are_stopped(place: &Place) {
     // A process is counted after it has got its signal.
     eventually("both are counted", || (guarded.agent().stopped == 2).then_some(()));
     // So does the job when it has told the agent.
-    eventually("no question is open", || (guarded.questions().0 == 0).then_some(()));
+    guarded.no_question_is_open();
     assert_eq!(guarded.numbers().revoked, 2);
     guarded.leave();
 }
@@ -142,7 +142,7 @@ fn who_was_not_let_in_is_not_stopped(place: &Place) {
     let denied = place.connect(&[address]);
     assert!(!denied.allowed[0]);
     assert_eq!(guarded.learns(&Subject::address(address)), (Action::Deny, Why::Bad));
-    eventually("its question is closed", || (guarded.questions().0 == 0).then_some(()));
+    guarded.no_question_is_open();
     // It may not have come to wait yet.
     eventually("it sleeps", || (denied.state() == 'S').then_some(()));
     let pid = denied.pid;

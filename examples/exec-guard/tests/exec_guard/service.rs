@@ -118,7 +118,7 @@ fn without_an_agent_the_workqueue_gives_up(place: &Place) {
     assert_eq!(guarded.learns(&Subject::address(given_up)), (Action::Deny, Why::Unreachable));
     assert!(!place.may_connect(given_up));
     // It is counted after it is known.
-    eventually("no question is open", || (guarded.questions().0 == 0).then_some(()));
+    guarded.no_question_is_open();
     let numbers = guarded.numbers();
     assert_eq!((numbers.unreachable, numbers.learned), (1, 0), "{numbers:?}");
     // Once at first, after 100 ms, and after 200 more: less often if this machine stands still.
@@ -170,7 +170,7 @@ fn a_flood_is_decided_by_default_and_nothing_that_was_accepted_is_lost(place: &P
     assert_eq!(numbers.learned, 0);
 
     guarded.start_agent(&policy);
-    eventually("all are answered", || (guarded.questions().0 == 0).then_some(()));
+    guarded.no_question_is_open();
     let numbers = guarded.numbers();
     assert_eq!((numbers.learned, numbers.unreachable), (1024, 0), "{numbers:?}");
     // Those that were not accepted are unknown as before: they are asked for when they come again.

@@ -432,6 +432,12 @@ impl Guarded {
         (questions.in_flight, questions.accepted - self.questions_before.accepted)
     }
 
+    /// Waits until that is so: what a question's job counts at its end is counted then.
+    #[track_caller]
+    pub fn no_question_is_open(&self) {
+        eventually("no question is open", || (self.questions().0 == 0).then_some(()));
+    }
+
     /// How often questions were looked at that stay open.
     #[track_caller]
     pub fn retried(&self) -> u64 {
@@ -479,7 +485,7 @@ impl Guarded {
     /// Leaves it at work for the next check, when no question of this one is open.
     #[track_caller]
     pub fn leave(self) {
-        eventually("no question is open", || (self.questions().0 == 0).then_some(()));
+        self.no_question_is_open();
     }
 }
 
