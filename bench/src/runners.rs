@@ -6,7 +6,9 @@
 
 mod host;
 mod install;
+mod layout;
 mod line;
+mod targets;
 mod verdict;
 
 use std::env;

@@ -1,15 +1,16 @@
-//! What runners need: themselves, the job, and the kernels in the way that each wants them.
+//! What runners need: themselves, the job, and the kernels in the way that each wants them. All of
+//! it is in the target directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, bail, ensure};
-use cpio::NewcReader;
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use toml::Table;
 
 use super::host::{Host, Kernel};
+use super::layout;
+use super::targets::Targets;
 
 /// The release of vmtest whose library `cargo xtask` is built on.
 pub const VMTEST: &str = "0.18.0";
@@ -77,7 +78,7 @@ impl Installed {
             memory,
         };
         for kernel in kernels {
-            installed.lay_out(kernel)?;
+            layout::lay_out(&installed.kernels, kernel)?;
         }
         Ok(installed)
     }
@@ -97,42 +98,7 @@ impl Installed {
 
     /// What virtme-ng boots.
     pub fn kernel(&self, kernel: &Kernel) -> PathBuf {
-        self.kernels.join(&kernel.kernel).join("boot").join(format!("vmlinuz-{}", kernel.release))
-    }
-
-    /// As the kernel's packages would, but with no modules but those of the initramfs: virtme-ng
-    /// makes one of its own of them.
-    fn lay_out(&self, kernel: &Kernel) -> Result<()> {
-        let root = self.kernels.join(&kernel.kernel);
-        let wrong = || format!("cannot lay out {}", root.display());
-        if root.exists() {
-            fs::remove_dir_all(&root).with_context(wrong)?;
-        }
-        let modules = root.join("lib/modules").join(&kernel.release);
-        fs::create_dir_all(&modules).with_context(wrong)?;
-        fs::create_dir_all(root.join("boot")).with_context(wrong)?;
-        fs::copy(kernel.dir.join("vmlinuz"), self.kernel(kernel)).with_context(wrong)?;
-        let archive = fs::read(kernel.dir.join("modules.cpio")).with_context(wrong)?;
-        unpack(&archive, &modules).with_context(wrong)?;
-        let mut depmod = Command::new("depmod");
-        // It warns that there is no list of what the kernel has built in.
-        done(depmod.arg("-b").arg(&root).arg(&kernel.release).stderr(Stdio::null()))
-    }
-}
-
-/// Puts the modules of an archive into a directory.
-fn unpack(mut archive: &[u8], dir: &Path) -> Result<()> {
-    loop {
-        let mut file = NewcReader::new(archive)?;
-        if file.entry().is_trailer() {
-            return Ok(());
-        }
-        let name = Path::new(file.entry().name()).to_owned();
-        if name.extension().is_some_and(|extension| extension == "ko") {
-            let to = dir.join(name.file_name().context("a module without a name")?);
-            std::io::copy(&mut file, &mut fs::File::create(to)?)?;
-        }
-        archive = file.finish()?;
+        layout::image(&self.kernels, kernel)
     }
 }
 
@@ -152,87 +118,10 @@ fn job(root: &Path) -> Result<PathBuf> {
     messages.lines().find_map(of).context("cargo has built no job")
 }
 
-/// vmtest.toml.
-struct Targets(Table);
-
-impl Targets {
-    /// That of the workspace, whose files are named from `root`, with the job as the command.
-    fn of(text: &str, root: &Path, job: &Path) -> Result<Self> {
-        let mut config: Table = text.parse().context("vmtest.toml")?;
-        let command = format!("'{}'; exit $?", job.display());
-        let Some(targets) = config.get_mut("target").and_then(|targets| targets.as_array_mut())
-        else {
-            bail!("vmtest.toml has no target");
-        };
-        for target in targets.iter_mut().filter_map(|target| target.as_table_mut()) {
-            let kernel = target.get("kernel").and_then(|kernel| kernel.as_str());
-            let kernel = root.join(kernel.context("vmtest.toml: a target has no kernel")?);
-            target.insert("kernel".into(), kernel.display().to_string().into());
-            target.insert("command".into(), command.clone().into());
-        }
-        Ok(Self(config))
-    }
-
-    /// A target's CPUs and memory.
-    fn size(&self, name: &str) -> Result<(i64, String)> {
-        let mut targets = self.0["target"].as_array().into_iter().flatten();
-        let found = targets.find(|target| target["name"].as_str() == Some(name));
-        let vm = found.and_then(|target| target.get("vm"));
-        let cpus = vm.and_then(|vm| vm.get("num_cpus")?.as_integer());
-        let memory = vm.and_then(|vm| vm.get("memory")?.as_str());
-        let size = cpus.zip(memory.map(str::to_owned));
-        size.with_context(|| format!("vmtest.toml does not say how large {name} is"))
-    }
-}
-
 /// Runs a command that has to succeed.
-fn done(command: &mut Command) -> Result<()> {
+pub fn done(command: &mut Command) -> Result<()> {
     let wrong = format!("cannot run {}", command.get_program().to_string_lossy());
     let status = command.stdin(Stdio::null()).status().context(wrong)?;
     ensure!(status.success(), "{command:?} failed ({status})");
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn vmtests_targets_are_the_projects_with_the_job() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let text = fs::read_to_string(root.join("vmtest.toml")).expect("it can be read");
-        let targets = Targets::of(&text, Path::new("/w"), Path::new("/w/job")).expect("it is one");
-        let before: Table = text.parse().expect("it is TOML");
-        let all = |config: &Table| config["target"].as_array().expect("it has some").clone();
-        assert_eq!(all(&targets.0).len(), all(&before).len());
-        for (new, old) in all(&targets.0).iter().zip(all(&before)) {
-            assert_eq!(new["command"].as_str(), Some("'/w/job'; exit $?"));
-            let kernel = format!("/w/{}", old["kernel"].as_str().expect("a path"));
-            assert_eq!(new["kernel"].as_str(), Some(&*kernel));
-            for same in ["name", "kernel_args", "vm"] {
-                assert_eq!(new[same], old[same]);
-            }
-        }
-        assert_eq!(targets.size("7.3").expect("it is there"), (2, "2G".to_owned()));
-        assert!(targets.size("7.4").is_err());
-    }
-
-    #[test]
-    fn modules_are_unpacked_and_nothing_else() {
-        let mut archive = Vec::new();
-        for (name, content) in
-            [("modules", ""), ("modules/9p.ko", "module"), ("modules/order", "x")]
-        {
-            let size = u32::try_from(content.len()).expect("it is small");
-            let mut file = cpio::newc::Builder::new(name).write(&mut archive, size);
-            std::io::copy(&mut content.as_bytes(), &mut file).expect("it is written");
-            file.finish().expect("it is written");
-        }
-        cpio::newc::trailer(&mut archive).expect("it is written");
-        let dir = tempfile::tempdir().expect("a directory");
-        unpack(&archive, dir.path()).expect("it is one");
-        let files: Vec<_> = fs::read_dir(dir.path()).expect("it is there").collect();
-        assert_eq!(files.len(), 1);
-        assert_eq!(fs::read(dir.path().join("9p.ko")).expect("it is there"), b"module");
-    }
 }
